@@ -1,0 +1,102 @@
+"""What the engine says back, one JSON object a line. Free of torch.
+
+`report(event)` is the engine's only way out: `print` is a reporter, `list.append` is a reporter. On a
+child's pipe an event is `event.model_dump_json()`, and `parse(line)` gives it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, TypeAdapter
+
+
+class Phase(BaseModel):
+    """The work enters a new phase: starting, data, model, teacher, training, evaluation, compression …"""
+
+    type: Literal["phase"] = "phase"
+    name: str
+    detail: str = ""
+
+
+class Progress(BaseModel):
+    """How far training is. `rate` in samples per second; `eta` in seconds."""
+
+    type: Literal["progress"] = "progress"
+    step: int
+    total_steps: int
+    epoch: int
+    epochs: int
+    rate: float | None = None
+    eta: float | None = None
+
+
+class Metrics(BaseModel):
+    """A block of points: for each series the values at `steps` (same length). NaN travels as None.
+
+    `wall` is the Unix time of each step. Engines send a block every ~0.2 s, not a line a step.
+    """
+
+    type: Literal["metrics"] = "metrics"
+    steps: list[int]
+    wall: list[float]
+    values: dict[str, list[float | None]]
+
+
+class Log(BaseModel):
+    """A line for the console of the run."""
+
+    type: Literal["log"] = "log"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    text: str
+    wall: float
+
+
+class Checkpoint(BaseModel):
+    """A file is whole, hashed and in its place. kind: resume (all state) or student (weights only)."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    kind: Literal["resume", "student"]
+    path: str
+    sha256: str
+    bytes: int
+    step: int
+
+
+class Result(BaseModel):
+    """The command's outcome; last event of a success. `data` is documented at each command."""
+
+    type: Literal["result"] = "result"
+    data: dict[str, Any]
+
+
+class Stopped(BaseModel):
+    """The work ended early because it was told to. Last event."""
+
+    type: Literal["stopped"] = "stopped"
+    step: int = 0
+
+
+class Failed(BaseModel):
+    """The work cannot go on. Last event. `code`: spec, nan, out_of_memory, refused, error."""
+
+    type: Literal["failed"] = "failed"
+    code: Literal["spec", "nan", "out_of_memory", "refused", "error"]
+    message: str
+    field: str = ""
+    value: str = ""
+    fix: str = ""
+    traceback: str = ""
+
+
+Event = Annotated[
+    Phase | Progress | Metrics | Log | Checkpoint | Result | Stopped | Failed, Field(discriminator="type")
+]
+Reporter = Callable[[BaseModel], None]
+_adapter: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def parse(line: str | bytes) -> Event:
+    """One line of the pipe as an event. Raises pydantic.ValidationError when it is none."""
+    return _adapter.validate_json(line)
