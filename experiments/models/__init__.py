@@ -1,0 +1,31 @@
+"""What the team stores, by noun."""
+
+from .catalogue import Architecture, ArchitectureProfile, Dataset, DatasetKind, Method, Student, Teacher
+from .metrics import LogLine, MetricChunk, Series
+from .runs import Artifact, Attempt, Experiment, Run, RunEvent
+from .team import Membership, Project, Role
+from .uploads import Upload
+from .workers import Worker
+
+__all__ = [
+    "Architecture",
+    "ArchitectureProfile",
+    "Artifact",
+    "Attempt",
+    "Dataset",
+    "DatasetKind",
+    "Experiment",
+    "LogLine",
+    "Membership",
+    "Method",
+    "MetricChunk",
+    "Project",
+    "Role",
+    "Run",
+    "RunEvent",
+    "Series",
+    "Student",
+    "Teacher",
+    "Upload",
+    "Worker",
+]

@@ -1,0 +1,255 @@
+"""Experiments, runs and what belongs to a run. Status is written by `lifecycle` alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+
+from .catalogue import Architecture, Dataset, Student, Teacher
+from .team import InProjectQuerySet, Project
+
+
+class Experiment(models.Model):
+    """A named group of runs with a question."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="experiments")
+    name = models.CharField(max_length=100)
+    question = models.TextField(blank=True)
+    created = models.DateTimeField(auto_now_add=True)
+
+    objects = InProjectQuerySet["Experiment"].as_manager()
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["project", "name"], name="one_experiment_a_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Run(models.Model):
+    """One training. A student under a teacher, a control (no teacher), or a teacher in the making."""
+
+    class Purpose(models.TextChoices):
+        DISTIL = "distil", "Distilled student"
+        CONTROL = "control", "Control"
+        TEACHER = "teacher", "Teacher"
+
+    class Status(models.TextChoices):
+        DRAFT = "draft", "Draft"
+        QUEUED = "queued", "Queued"
+        PREPARING = "preparing", "Preparing"
+        RUNNING = "running", "Running"
+        PAUSED = "paused", "Paused"
+        SUCCEEDED = "succeeded", "Succeeded"
+        FAILED = "failed", "Failed"
+        CANCELLED = "cancelled", "Cancelled"
+
+    ACTIVE = (Status.PREPARING, Status.RUNNING)
+    ENDED = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="runs")
+    experiment = models.ForeignKey(
+        Experiment, null=True, blank=True, on_delete=models.SET_NULL, related_name="runs"
+    )
+    name = models.CharField(max_length=150)
+    purpose = models.CharField(max_length=10, choices=Purpose)
+    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="runs")
+    architecture = models.ForeignKey(Architecture, on_delete=models.PROTECT, related_name="runs")
+    student = models.ForeignKey(Student, null=True, blank=True, on_delete=models.PROTECT, related_name="runs")
+    teacher = models.ForeignKey(
+        Teacher, null=True, blank=True, on_delete=models.PROTECT, related_name="runs", help_text="Learnt from."
+    )
+    makes = models.OneToOneField(
+        Teacher, null=True, blank=True, on_delete=models.SET_NULL, related_name="made_by", help_text="Teacher made."
+    )
+    control = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="controlled", help_text="Its control."
+    )
+    parent = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="clones", help_text="Cloned from."
+    )
+    training = models.JSONField(default=dict, help_text="spec.Training, resolved.")
+    objective = models.JSONField(default=dict, help_text="spec.Objective, resolved.")
+    method_keys = models.CharField(max_length=300, blank=True, help_text="The objective's methods: kd+fitnet.")
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="runs")
+    submission = models.UUIDField(
+        null=True, unique=True, help_text="Given by the form: a double click makes one run."
+    )
+
+    status = models.CharField(max_length=10, choices=Status, default=Status.DRAFT, db_index=True)
+    reason = models.TextField(blank=True, help_text="Why it ended, in words a person can act on.")
+    phase = models.CharField(max_length=200, blank=True)
+    priority = models.IntegerField(default=0)
+    created = models.DateTimeField(default=timezone.now)
+    queued = models.DateTimeField(null=True, blank=True)
+    started = models.DateTimeField(null=True, blank=True)
+    finished = models.DateTimeField(null=True, blank=True)
+
+    fence = models.PositiveIntegerField(default=0, help_text="Number of the attempt that may write.")
+    lease_owner = models.CharField(max_length=200, blank=True)
+    lease_expires = models.DateTimeField(null=True, blank=True)
+    stop_requested = models.BooleanField(default=False)
+
+    step = models.PositiveIntegerField(default=0)
+    total_steps = models.PositiveIntegerField(default=0)
+    epoch = models.PositiveIntegerField(default=0)
+    rate = models.FloatField(null=True, help_text="Samples per second.")
+    eta = models.FloatField(null=True, help_text="Seconds.")
+    live_cursor = models.CharField(
+        max_length=40, default="0-0", help_text="Live frames up to here are in the database."
+    )
+    metrics = models.JSONField(default=dict, help_text="{series: {last, best, min, max, step}}: lists read this.")
+    results = models.JSONField(default=dict, help_text="The engine's Result: student, teacher, device, seconds.")
+    accuracy = models.FloatField(null=True, help_text="Final top-1, or the best validation so far.")
+    parameters = models.BigIntegerField(null=True)
+    bytes = models.BigIntegerField(null=True)
+    flops = models.BigIntegerField(null=True)
+    latency_ms = models.FloatField(null=True, help_text="Median at batch 1.")
+
+    objects = InProjectQuerySet["Run"].as_manager()
+
+    class Meta:
+        ordering = ["-created", "-pk"]
+        indexes = [
+            models.Index(fields=["project", "-created"]),
+            models.Index(fields=["status", "-priority", "queued"]),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def folder(self) -> Path:
+        return Path(settings.KDWEB_DATA) / "runs" / str(self.pk)
+
+    @property
+    def lost(self) -> bool:
+        """Its worker went silent: computed from the lease, never stored."""
+        return (
+            self.status in self.ACTIVE
+            and self.lease_expires is not None
+            and self.lease_expires < timezone.now()
+        )
+
+    @property
+    def state(self) -> str:
+        """The status as shown: `lost` where the lease ran out."""
+        return "lost" if self.lost else self.status
+
+    @property
+    def ended(self) -> bool:
+        return self.status in self.ENDED
+
+    @property
+    def progress(self) -> float:
+        """0 to 1."""
+        if self.status == self.Status.SUCCEEDED:
+            return 1.0
+        return min(1.0, self.step / self.total_steps) if self.total_steps else 0.0
+
+    @property
+    def teacher_accuracy(self) -> float | None:
+        """Measured in this run if it has ended, else the teacher's own measurement."""
+        own = (self.results.get("teacher") or {}).get("top1")
+        if own is not None:
+            return float(own)
+        value = self.teacher.metrics.get("top1") if self.teacher else None
+        return None if value is None else float(value)
+
+    @property
+    def gain(self) -> float | None:
+        """Distillation gain: student − control, both ended."""
+        if self.control is None or self.accuracy is None or self.control.accuracy is None:
+            return None
+        if not (self.ended and self.control.ended):
+            return None
+        return self.accuracy - self.control.accuracy
+
+    @property
+    def gap_closed(self) -> float | None:
+        """(student − control) / (teacher − control); undefined where the teacher is no better."""
+        gain, teacher = self.gain, self.teacher_accuracy
+        if gain is None or teacher is None or self.control is None or self.control.accuracy is None:
+            return None
+        gap = teacher - self.control.accuracy
+        return gain / gap if gap > 0 else None
+
+    def compression(self) -> dict[str, float]:
+        """Teacher ÷ student for parameters, bytes, FLOPs and latency, where both are measured."""
+        teacher: dict[str, Any] = self.results.get("teacher") or {}
+        student: dict[str, Any] = self.results.get("student") or {}
+        keys = {"parameters": "parameters", "bytes": "bytes", "flops": "flops", "latency": "latency_p50_ms"}
+        return {
+            name: teacher[key] / student[key]
+            for name, key in keys.items()
+            if teacher.get(key) and student.get(key)
+        }
+
+
+class Attempt(models.Model):
+    """One try of a worker at a run; its number is the run's fence while it may write."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="attempts")
+    number = models.PositiveIntegerField()
+    worker = models.CharField(max_length=200)
+    device = models.CharField(max_length=200, blank=True)
+    started = models.DateTimeField(auto_now_add=True)
+    ended = models.DateTimeField(null=True, blank=True)
+    outcome = models.CharField(max_length=20, blank=True)
+    reason = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["number"]
+        constraints = [models.UniqueConstraint(fields=["run", "number"], name="one_attempt_a_number")]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number} of {self.run}"
+
+
+class Artifact(models.Model):
+    """A file a run left: a checkpoint to resume from, or the student's weights."""
+
+    class Kind(models.TextChoices):
+        RESUME = "resume", "Resume checkpoint"
+        STUDENT = "student", "Student weights"
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="artifacts")
+    kind = models.CharField(max_length=10, choices=Kind)
+    path = models.CharField(max_length=500, help_text="Below the data folder.")
+    sha256 = models.CharField(max_length=64)
+    bytes = models.BigIntegerField()
+    step = models.PositiveIntegerField()
+    fence = models.PositiveIntegerField()
+    created = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-step", "-pk"]
+        constraints = [models.UniqueConstraint(fields=["run", "path"], name="one_artifact_a_path")]
+
+    def __str__(self) -> str:
+        return self.path
+
+    @property
+    def full_path(self) -> Path:
+        return Path(settings.KDWEB_DATA) / self.path
+
+
+class RunEvent(models.Model):
+    """What happened to a run, in order; never changed."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="events")
+    at = models.DateTimeField(auto_now_add=True)
+    text = models.CharField(max_length=500)
+    status = models.CharField(max_length=10)
+    actor = models.CharField(max_length=200, blank=True, help_text="A person or a worker.")
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return self.text
