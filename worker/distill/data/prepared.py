@@ -177,7 +177,8 @@ class Writer:
     def add(self, split: str, images: Images, labels: Labels) -> None:
         """Append rows: images (B, C, H, W) uint8, labels (B,)."""
         shape = (self.channels, self.height, self.width)
-        assert images.shape[1:] == shape and images.dtype == np.uint8 and len(images) == len(labels)
+        assert images.shape[1:] == shape and images.dtype == np.uint8, images.shape
+        assert len(images) == len(labels)
         if split not in self._columns:
             self._columns[split] = (
                 _Column(self._folder / f"{split}_images.npy", shape, "uint8"),
