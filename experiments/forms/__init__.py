@@ -1,0 +1,1 @@
+"""Forms, by noun. What a worker publishes as JSON Schema becomes fields through `schema`."""

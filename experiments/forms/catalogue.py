@@ -1,0 +1,159 @@
+"""Forms for what a run is made of. An upload's form is filled before the first byte is sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django import forms
+from django.conf import settings
+
+from experiments.models import Architecture, Dataset, DatasetKind, Project, Student, Teacher, Upload
+from experiments.models.catalogue import Readiness
+
+from .schema import build_fields, check_values
+
+ARCHITECTURE_HELP = "Type to search, e.g. resnet8, torchvision/resnet18 or timm/vit_tiny_patch16_224."
+
+
+class ArchitectureField(forms.CharField):
+    """An architecture by key. A list of 1,500 names is searched, not scrolled: hence text, not a select."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("help_text", ARCHITECTURE_HELP)
+        super().__init__(max_length=200, **kwargs)
+        self.widget.attrs |= {"list": "architectures", "autocomplete": "off", "spellcheck": "false"}
+
+    def clean(self, value: Any) -> Any:
+        key = super().clean(value)
+        architecture = Architecture.objects.filter(pk=key).first()
+        if architecture is None:
+            near = ", ".join(nearest_architectures(key))
+            hint = f" Did you mean {near}?" if near else " Is a worker running? It publishes the list."
+            raise forms.ValidationError(f"No architecture is called “{key}”.{hint}")
+        return architecture
+
+
+def nearest_architectures(key: str, n: int = 3) -> list[str]:
+    """Keys that resemble what was typed."""
+    from difflib import get_close_matches
+
+    return get_close_matches(key, Architecture.objects.values_list("pk", flat=True), n=n, cutoff=0.5)
+
+
+class InProjectForm(forms.Form):
+    """A form that makes something with a name that is unique in its project."""
+
+    name = forms.CharField(max_length=100)
+    description = forms.CharField(required=False, widget=forms.Textarea(attrs={"rows": 2}))
+    field_order: list[str] | None = None
+
+    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
+        self.project = project
+        super().__init__(*args, **kwargs)
+
+    def names(self) -> Any:
+        raise NotImplementedError("a form says whose names must differ")  # pragma: no cover
+
+    def clean_name(self) -> str:
+        name = str(self.cleaned_data["name"]).strip()
+        if self.names().filter(name__iexact=name).exists():
+            raise forms.ValidationError(f"“{name}” is taken in this project. Choose another name.")
+        return name
+
+
+class StudentForm(InProjectForm):
+    architecture = ArchitectureField()
+    pretrained = forms.BooleanField(
+        required=False,
+        label="Begin with pretrained weights",
+        help_text="The library's own weights (torchvision, timm); needs a network on the worker.",
+    )
+
+    def names(self) -> Any:
+        return Student.objects.filter(project=self.project)
+
+    def clean(self) -> dict[str, Any]:
+        values = super().clean() or {}
+        architecture = values.get("architecture")
+        if values.get("pretrained") and architecture is not None and architecture.source == "kdweb":
+            self.add_error("pretrained", f"{architecture.key} has no pretrained weights. Leave this off.")
+        return values
+
+
+class DatasetForm(InProjectForm):
+    """A dataset of one kind: its options come from the kind's published schema."""
+
+    source_folder = forms.CharField(
+        required=False,
+        label="Folder on the server",
+        help_text="Where the files lie already. Empty: the worker downloads them.",
+    )
+
+    def __init__(self, *args: Any, kind: DatasetKind, **kwargs: Any) -> None:
+        self.kind = kind
+        super().__init__(*args, **kwargs)
+        if kind.source != "download":
+            del self.fields["source_folder"]
+        self.option_fields = build_fields(kind.schema, prefix="option")
+        self.fields.update(self.option_fields)
+
+    def names(self) -> Any:
+        return Dataset.objects.filter(project=self.project)
+
+    def clean_source_folder(self) -> str:
+        folder = str(self.cleaned_data["source_folder"]).strip()
+        if folder and not allowed_folder(folder):
+            roots = ", ".join(map(str, settings.KDWEB_DATASET_ROOTS)) or "none is set"
+            raise forms.ValidationError(
+                f"“{folder}” is not below a folder the server may read ({roots}). "
+                "An administrator sets KDWEB_DATASET_ROOTS."
+            )
+        return folder
+
+    def clean(self) -> dict[str, Any]:
+        values = super().clean() or {}
+        options, errors = check_values(self.kind.schema, values, prefix="option")
+        for field, message in errors.items():
+            self.add_error(field, message)
+        values["options"] = options
+        return values
+
+
+def allowed_folder(folder: str) -> bool:
+    """Whether a worker may read it: below one of the configured roots, links and dots resolved."""
+    path = Path(folder).resolve()
+    return any(path.is_relative_to(root.resolve()) for root in settings.KDWEB_DATASET_ROOTS)
+
+
+class TeacherUploadForm(InProjectForm):
+    architecture = ArchitectureField(help_text="What the checkpoint is: " + ARCHITECTURE_HELP)
+    dataset = forms.ModelChoiceField(
+        Dataset.objects.none(), help_text="What it classifies. It is evaluated on this dataset at once."
+    )
+
+    SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+    HINT = "a state dict as .safetensors, .pt or .pth"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        ready = Dataset.objects.filter(project=self.project, status=Readiness.READY)
+        self.fields["dataset"].queryset = ready  # type: ignore[attr-defined]
+
+    def names(self) -> Any:
+        return Teacher.objects.filter(project=self.project)
+
+
+class DatasetUploadForm(DatasetForm):
+    SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+    HINT = "one folder a class, as .zip, .tar or .tar.gz"
+
+
+def request_of(form: InProjectForm, purpose: str) -> dict[str, Any]:
+    """What an Upload remembers of its form: plain values, so that a worker can read them later."""
+    values = form.cleaned_data
+    request = {"name": values["name"], "description": values["description"]}
+    if purpose == Upload.Purpose.TEACHER:
+        return request | {"architecture": values["architecture"].pk, "dataset": values["dataset"].pk}
+    assert isinstance(form, DatasetForm)
+    return request | {"kind": form.kind.pk, "options": values["options"]}
