@@ -42,13 +42,11 @@ def switch(name: str) -> bool:
 # --- Places -----------------------------------------------------------------------------------------------
 BASE_DIR = paths.CHECKOUT
 KDWEB_HOME = paths.home()
-KDWEB_DATASETS = KDWEB_HOME / "datasets"
-KDWEB_TEACHERS = KDWEB_HOME / "teachers"
-KDWEB_RUNS = KDWEB_HOME / "runs"
-KDWEB_UPLOADS = KDWEB_HOME / "uploads"
+KDWEB_DATA = KDWEB_HOME  # files of the models are stored as paths below it
+KDWEB_DATA = KDWEB_HOME  # datasets, teachers, runs and uploads, each in its folder
 KDWEB_LOGS = KDWEB_HOME / "logs"
-for folder in (KDWEB_DATASETS, KDWEB_TEACHERS, KDWEB_RUNS, KDWEB_UPLOADS, KDWEB_LOGS):
-    folder.mkdir(mode=0o700, exist_ok=True)
+for name in ("datasets", "teachers", "runs", "uploads", "logs"):
+    (KDWEB_HOME / name).mkdir(mode=0o700, exist_ok=True)
 
 KDWEB_PORT: int = env.int("KDWEB_PORT", default=8000)
 KDWEB_HTTPS = switch("KDWEB_HTTPS")
@@ -192,7 +190,8 @@ STORAGES = {
     },
 }
 WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = DEBUG
-FILE_UPLOAD_TEMP_DIR = str(KDWEB_UPLOADS)  # the volume that is meant to be large
+KDWEB_UPLOAD_LIMIT: int = env.int("KDWEB_UPLOAD_LIMIT", default=20 * 1024**3)  # bytes a file
+FILE_UPLOAD_TEMP_DIR = str(KDWEB_DATA / "uploads")  # the volume that is meant to be large
 FILE_UPLOAD_PERMISSIONS = 0o600
 
 # --- Redis and Celery -------------------------------------------------------------------------------------

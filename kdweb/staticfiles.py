@@ -40,7 +40,7 @@ class PlotlyFinder(BaseFinder):
         yield self.name, self.storage
 
 
-class HashedStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc]  # whitenoise has no types
+class HashedStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc]  # untyped base
     """Names carry the content's hash, those in `import` statements of our ES modules included."""
 
     support_js_module_import_aggregation = True
