@@ -1,0 +1,42 @@
+"""What the workers published: methods, architectures, and the workers themselves."""
+
+from __future__ import annotations
+
+from django.db.models import Q
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET
+
+from experiments.models import Architecture, Method, Run, Worker
+
+SUGGESTIONS = 40
+
+
+@require_GET
+def method_list(request: HttpRequest) -> HttpResponse:
+    return render(request, "methods/list.html", {"methods": Method.objects.all()})
+
+
+@require_GET
+def worker_list(request: HttpRequest) -> HttpResponse:
+    """The whole page; for htmx the part that changes."""
+    waiting = Run.objects.for_user(request.user).filter(status=Run.Status.QUEUED)
+    context = {
+        "workers": Worker.objects.select_related("run", "run__project"),
+        "visible": set(Run.objects.for_user(request.user).filter(status__in=Run.ACTIVE).values_list("pk", flat=True)),
+        "waiting": waiting.select_related("teacher", "architecture").order_by("-priority", "queued")[:50],
+    }
+    template = "workers/_body.html" if request.headers.get("HX-Request") else "workers/list.html"
+    return render(request, template, context)
+
+
+@require_GET
+def architecture_options(request: HttpRequest) -> HttpResponse:
+    """Suggestions for an architecture field: our own first, then torchvision's and timm's."""
+    words = request.GET.get("q", "").split()
+    match = Q()
+    for word in words:
+        match &= Q(pk__icontains=word) | Q(title__icontains=word)
+    found = Architecture.objects.filter(match).order_by("source", "family", "parameters", "key")
+    own_first = sorted(found[:400], key=lambda a: ("kdweb", "torchvision", "timm").index(a.source))
+    return render(request, "catalogue/_architecture_options.html", {"architectures": own_first[:SUGGESTIONS]})
