@@ -1,0 +1,158 @@
+"""JSON Schema → Django form fields. Parameters of methods and options of datasets are declared once, by the
+worker; their forms and checks are rendered from what it published.
+
+Flat objects of numbers, switches, choices, texts and lists of texts: what a parameter can be, and no more.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from django import forms
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError as SchemaViolation
+
+
+def build_fields(schema: dict[str, Any], prefix: str) -> dict[str, forms.Field]:
+    """A field for each property, named `<prefix>-<property>`. An empty field means the default."""
+    required = set(schema.get("required", ()))
+    return {
+        f"{prefix}-{name}": _field(name, _resolved(schema, rule), required=name in required)
+        for name, rule in schema.get("properties", {}).items()
+    }
+
+
+def check_values(
+    schema: dict[str, Any], values: dict[str, Any], prefix: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """(the object the schema describes, error by field name). What is stored is whole: defaults filled in."""
+    given: dict[str, Any] = {}
+    for name, rule in schema.get("properties", {}).items():
+        value = values.get(f"{prefix}-{name}")
+        if value not in (None, "", []):
+            given[name] = value
+        elif "default" in rule:
+            given[name] = rule["default"]
+    errors: dict[str, str] = {}
+    for violation in Draft202012Validator(schema).iter_errors(given):
+        problem, fix, name = explain(violation)
+        errors.setdefault(f"{prefix}-{name}", f"{problem} {fix}".strip())
+    return given, errors
+
+
+def with_defaults(schema: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The object with every default written out: a stored run must not change with a later default."""
+    defaults = {
+        name: rule["default"] for name, rule in schema.get("properties", {}).items() if "default" in rule
+    }
+    return defaults | given
+
+
+def _resolved(schema: dict[str, Any], rule: dict[str, Any]) -> dict[str, Any]:
+    """The rule without references, and without the null of an optional one."""
+    if "$ref" in rule:
+        target = schema.get("$defs", {}).get(rule["$ref"].rpartition("/")[2], {})
+        return _resolved(schema, target | {key: value for key, value in rule.items() if key != "$ref"})
+    for key in ("anyOf", "allOf", "oneOf"):
+        if options := [option for option in rule.get(key, ()) if option.get("type") != "null"]:
+            rest = {name: value for name, value in rule.items() if name != key}
+            return _resolved(schema, options[0] | rest)
+    return rule
+
+
+def _field(name: str, rule: dict[str, Any], *, required: bool) -> forms.Field:
+    default = rule.get("default")
+    common: dict[str, Any] = {
+        "label": rule.get("title") or name.replace("_", " ").capitalize(),
+        "help_text": rule.get("description", ""),
+        "required": required and default is None,
+        "initial": default,
+    }
+    choices = rule.get("enum") or ([rule["const"]] if "const" in rule else None)
+    if choices:
+        # TypedChoiceField hands back the schema's own value, a number where it is a number
+        by_text = {str(choice): choice for choice in choices}
+        pairs = [(text, text) for text in by_text]
+        if default is None and not required:
+            pairs.insert(0, ("", "-"))
+        return forms.TypedChoiceField(choices=pairs, coerce=by_text.__getitem__, empty_value=None, **common)
+    match rule.get("type"):
+        case "boolean":
+            return forms.BooleanField(**common | {"required": False})
+        case "integer":
+            return forms.IntegerField(widget=_number(rule, "1"), **common, **_bounds(rule, whole=True))
+        case "number":
+            return forms.FloatField(widget=_number(rule, "any"), **common, **_bounds(rule, whole=False))
+        case "array":
+            return TextList(**common)
+    field = forms.CharField(max_length=rule.get("maxLength", 1000), **common)
+    if side := rule.get("layer_of"):
+        field.widget.attrs |= {"list": f"{side}-layers", "data-layer-of": side, "autocomplete": "off"}
+        field.widget.attrs |= {"spellcheck": "false", "placeholder": "paired by stage"}
+    return field
+
+
+def _bounds(rule: dict[str, Any], *, whole: bool) -> dict[str, Any]:
+    """Inclusive bounds for the field. An exclusive bound of a float is its next neighbour."""
+    low, high = rule.get("minimum"), rule.get("maximum")
+    if low is None and (edge := rule.get("exclusiveMinimum")) is not None:
+        low = math.floor(edge) + 1 if whole else math.nextafter(edge, math.inf)
+    if high is None and (edge := rule.get("exclusiveMaximum")) is not None:
+        high = math.ceil(edge) - 1 if whole else math.nextafter(edge, -math.inf)
+    return {"min_value": low, "max_value": high}
+
+
+def _number(rule: dict[str, Any], step: str) -> forms.NumberInput:
+    return _Number(attrs={"inputmode": "decimal" if step == "any" else "numeric", "step": step})
+
+
+class _Number(forms.NumberInput):
+    """Exclusive bounds are the server's to check: the browser would name the neighbour, 5e-324."""
+
+    def get_context(self, name: str, value: Any, attrs: dict[str, Any] | None) -> dict[str, Any]:
+        context = super().get_context(name, value, attrs)
+        shown = context["widget"]["attrs"]
+        for bound in ("min", "max"):
+            if bound in shown and shown[bound] != round(shown[bound], 9):
+                del shown[bound]
+        return context
+
+
+class TextList(forms.CharField):
+    """Comma-separated texts."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+    def clean(self, value: Any) -> Any:
+        text = super().clean(value)
+        return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def explain(violation: SchemaViolation) -> tuple[str, str, str]:
+    """(problem, fix, property) of a breach, in the words of the form."""
+    name = ".".join(str(part) for part in violation.absolute_path)
+    rule: Any = violation.validator_value
+    properties = violation.schema.get("properties", {}) if isinstance(violation.schema, dict) else {}
+    match violation.validator:
+        case "additionalProperties":
+            extra = min(set(violation.instance) - set(properties), default="")
+            allowed = ", ".join(properties) or "none"
+            return "there is no such parameter.", f"Parameters are: {allowed}.", f"{name}.{extra}".strip(".")
+        case "required":
+            missing = next((key for key in rule if key not in violation.instance), "")
+            return "it is missing.", "Give it a value.", f"{name}.{missing}".strip(".")
+        case "minimum":
+            return f"it must be at least {rule}.", f"Use {rule} or more.", name
+        case "exclusiveMinimum":
+            return f"it must be above {rule}.", f"Use a value above {rule}.", name
+        case "maximum":
+            return f"it must be at most {rule}.", f"Use {rule} or less.", name
+        case "exclusiveMaximum":
+            return f"it must be below {rule}.", f"Use a value below {rule}.", name
+        case "enum":
+            return "there is no such choice.", f"Choose one of {', '.join(map(str, rule))}.", name
+        case "type":
+            return "it is of the wrong type.", f"Give a value of type {rule}.", name
+    return f"it is refused: {violation.message}.", "", name

@@ -1,0 +1,324 @@
+"""The door to make runs: a plan is checked, then becomes runs in one transaction."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.db import IntegrityError, transaction
+from pydantic import Field, ValidationError
+
+from experiments import lifecycle, plan_checks, plan_facts, queue
+from experiments.forms.schema import with_defaults
+from experiments.models import (
+    Architecture,
+    ArchitectureProfile,
+    Dataset,
+    Experiment,
+    Method,
+    Project,
+    Role,
+    Run,
+    Student,
+    Teacher,
+)
+from experiments.plan_checks import Parts, Problem, closest
+from worker.distill.spec import Objective, Strict, Training
+
+__all__ = ["Plan", "PlanError", "Problem", "check", "create", "gather", "problems_of"]
+
+User = AbstractBaseUser | AnonymousUser
+Purpose = Literal["distil", "control", "teacher"]
+
+
+class Plan(Strict):
+    """What a person asks for. Rows are named by id, architectures and methods by key."""
+
+    project: int
+    name: str = Field("", max_length=120)
+    experiment: int | None = None
+    purpose: Purpose = "distil"
+    dataset: int
+    student: int | None = Field(None, description="A saved student; or give an architecture.")
+    architecture: str = Field("", max_length=200)
+    teacher: int | None = None
+    training: Training = Field(default_factory=Training)
+    objective: Objective = Field(default_factory=Objective)
+    control: Literal["none", "run", "existing"] = "run"
+    control_run: int | None = Field(None, description="With control = existing.")
+    seeds: int = Field(1, ge=1, le=20, description="As many runs, each with the next seed.")
+    parent: int | None = Field(None, description="The run this one was cloned from.")
+    submission: uuid.UUID | None = Field(None, description="Sent twice, it makes runs once.")
+
+
+class PlanError(ValueError):
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(map(str, problems)))
+
+
+def problems_of(error: ValidationError) -> list[Problem]:
+    """Pydantic's refusal in our words."""
+    return [
+        _problem(item["loc"], item["input"], item["type"], item.get("ctx", {}), item["msg"])
+        for item in error.errors()
+    ]
+
+
+def _problem(where: tuple[Any, ...], value: object, kind: str, ctx: dict[str, Any], message: str) -> Problem:
+    path = ".".join(map(str, where))
+    bounds = {
+        "greater_than_equal": ("ge", "it must be at least {}.", "Use {} or more."),
+        "greater_than": ("gt", "it must be above {}.", "Use a value above {}."),
+        "less_than_equal": ("le", "it must be at most {}.", "Use {} or less."),
+        "less_than": ("lt", "it must be below {}.", "Use a value below {}."),
+    }
+    if kind in bounds:
+        key, problem, fix = bounds[kind]
+        return Problem(path, value, problem.format(ctx[key]), fix.format(ctx[key]))
+    if kind == "literal_error":
+        return Problem(path, value, "there is no such choice.", f"Choose {ctx['expected']}.")
+    if kind == "missing":
+        return Problem(path, None, "it is missing.", "Give it a value.")
+    if kind == "extra_forbidden":
+        return Problem(path, value, "there is no such field.", "Remove it.")
+    return Problem(path, value, f"{message[0].lower()}{message[1:]}.")
+
+
+def gather(plan: Plan, user: User) -> tuple[Parts, list[Problem]]:
+    """The rows a plan names, as far as the user may see them, and what could not be found."""
+    missing: list[Problem] = []
+    project = Project.objects.for_user(user).filter(pk=plan.project).first()
+    if project is None:
+        raise PlanError(
+            [Problem("project", plan.project, "there is no such project.", "Choose one of yours.")]
+        )
+    if not project.may(user, Role.MEMBER):
+        text = "viewers may not start runs here."
+        missing.append(Problem("project", project.name, text, "Ask a maintainer for the role of member."))
+
+    def row(model: type[Any], name: str, pk: int | None, *related: str) -> Any:
+        found = model.objects.filter(project=project, pk=pk).select_related(*related).first() if pk else None
+        if pk and found is None:
+            label = model._meta.verbose_name
+            missing.append(
+                Problem(name, pk, f"{project} has no such {label}.", f"Choose a {label} of the list.")
+            )
+        return found
+
+    parts = Parts(plan.purpose, plan.objective)
+    parts.dataset = row(Dataset, "dataset", plan.dataset)
+    parts.teacher = row(Teacher, "teacher", plan.teacher, "architecture", "dataset")
+    parts.student = row(Student, "student", plan.student, "architecture")
+    row(Experiment, "experiment", plan.experiment)
+    row(Run, "parent", plan.parent)
+    parts.architecture = parts.student.architecture if parts.student else _architecture(plan, missing)
+    parts.methods = Method.objects.in_bulk({term.method for term in plan.objective.terms})
+    missing += [*_roles(plan), *_control_exists(plan, project)]
+    if parts.dataset and parts.dataset.status == Dataset.Status.READY:
+        parts.student_profile = profile(parts.architecture, parts.dataset)
+        parts.teacher_profile = profile(parts.teacher and parts.teacher.architecture, parts.dataset)
+    return parts, missing
+
+
+def _architecture(plan: Plan, missing: list[Problem]) -> Architecture | None:
+    if plan.student:
+        return None  # said already
+    what = "teacher's network" if plan.purpose == "teacher" else "student"
+    if not plan.architecture:
+        missing.append(
+            Problem("architecture", "", f"no {what} is chosen.", "Name an architecture, e.g. resnet8.")
+        )
+        return None
+    found = Architecture.objects.filter(pk=plan.architecture).first()
+    if found is None:
+        keys = list(Architecture.objects.values_list("pk", flat=True))
+        hint = closest(plan.architecture, keys) or "Architectures appear once a worker has started."
+        missing.append(Problem("architecture", plan.architecture, "there is no such architecture.", hint))
+    return found
+
+
+def _roles(plan: Plan) -> Iterator[Problem]:
+    if plan.purpose == "distil" and plan.teacher is None:
+        yield Problem(
+            "teacher", None, "no teacher is chosen.", "Choose one, or run the student alone as a control."
+        )
+    if plan.purpose != "distil" and plan.teacher is not None:
+        yield Problem(
+            "teacher", plan.teacher, "a network trained alone has no teacher.", "Leave it empty, or distil."
+        )
+
+
+def _control_exists(plan: Plan, project: Project) -> Iterator[Problem]:
+    if plan.purpose == "distil" and plan.control == "existing":
+        runs = Run.objects.filter(project=project, purpose=Run.Purpose.CONTROL, dataset=plan.dataset)
+        if not runs.filter(pk=plan.control_run).exists():
+            text = "there is no such control on this dataset."
+            yield Problem("control_run", plan.control_run, text, "Choose a control of the list, or run one.")
+
+
+def profile(architecture: Architecture | None, dataset: Dataset) -> ArchitectureProfile | None:
+    """The network at the dataset's input. Asked of a worker the first time; nobody waits for the answer."""
+    if architecture is None or not dataset.height or not dataset.width or not dataset.channels:
+        return None
+    found, new = ArchitectureProfile.objects.get_or_create(
+        architecture=architecture,
+        num_classes=dataset.num_classes,
+        in_channels=dataset.channels,
+        image_size=min(dataset.height, dataset.width),
+    )
+    if new:
+        queue.send_profile(found)
+    return found
+
+
+def check(plan: Plan, user: User) -> list[Problem]:
+    """Everything that is wrong or doubtful, in the order of the form."""
+    try:
+        parts, missing = gather(plan, user)
+    except PlanError as error:
+        return error.problems
+    return [*missing, *plan_checks.all_of(parts), *_name_is_free(plan)]
+
+
+def _name_is_free(plan: Plan) -> Iterator[Problem]:
+    if plan.purpose == "teacher" and plan.name:
+        taken = Teacher.objects.filter(project=plan.project, name__in=_names(plan, plan.name))
+        for teacher in taken:
+            yield Problem(
+                "name", teacher.name, "a teacher of this project has this name.", "Choose another name."
+            )
+
+
+def create(plan: Plan, owner: User) -> list[Run]:
+    """The plan as queued runs: controls first, then a run a seed. PlanError where it cannot be done.
+
+    A submission that has been here before gives back what it made then.
+    """
+    if made := _made_before(plan, owner):
+        return made
+    if problems := [problem for problem in check(plan, owner) if problem.level == "error"]:
+        raise PlanError(problems)
+    parts, _ = gather(plan, owner)
+    try:
+        with transaction.atomic():
+            return _create(plan, parts, owner)
+    except IntegrityError:  # the same submission, or a teacher of this name, at the same moment
+        if made := _made_before(plan, owner):
+            return made
+        raise PlanError(
+            [Problem("name", plan.name, "it was taken a moment ago.", "Choose another name.")]
+        ) from None
+
+
+def _made_before(plan: Plan, owner: User) -> list[Run]:
+    if plan.submission is None:
+        return []
+    first = Run.objects.filter(project=plan.project, owner_id=owner.pk, submission=plan.submission).first()
+    return [first] if first else []
+
+
+def _create(plan: Plan, parts: Parts, owner: User) -> list[Run]:
+    name = plan.name.strip() or plan_facts.propose_name(parts)
+    runs: list[Run] = []
+    for number, run_name in enumerate(_names(plan, name)):
+        run = _blank(
+            plan, parts, owner, plan.training.model_copy(update={"seed": plan.training.seed + number})
+        )
+        run.name, run.purpose, run.teacher = run_name, plan.purpose, parts.teacher
+        run.objective = _resolved(plan.objective, parts.methods)
+        run.method_keys = "+".join(term.method for term in plan.objective.terms)
+        run.experiment_id, run.parent_id = plan.experiment, plan.parent
+        run.submission = plan.submission if number == 0 else None
+        if plan.purpose == "teacher":
+            run.makes = _teacher_in_the_making(run)
+        elif plan.purpose == "distil" and plan.control == "existing":
+            run.control_id = plan.control_run
+        elif plan.purpose == "distil" and plan.control == "run":
+            run.control = equal_control(run) or _start(_control_for(plan, parts, owner, run), owner)
+        runs.append(_start(run, owner))
+    return runs
+
+
+def _blank(plan: Plan, parts: Parts, owner: User, training: Training) -> Run:
+    assert parts.dataset is not None
+    assert parts.architecture is not None
+    return Run(
+        project_id=plan.project,
+        dataset=parts.dataset,
+        architecture=parts.architecture,
+        student=parts.student,
+        training=training.model_dump(),
+        owner_id=owner.pk,
+    )
+
+
+def _start(run: Run, owner: User) -> Run:
+    run.save()
+    lifecycle.submit(run, owner)
+    return run
+
+
+def _control_for(plan: Plan, parts: Parts, owner: User, run: Run) -> Run:
+    """The same student, budget and seed, without a teacher."""
+    control = _blank(plan, parts, owner, Training(**run.training))
+    control.name = f"{plan_facts.network(parts)} alone" + (
+        f" · seed {control.training['seed']}" if plan.seeds > 1 else ""
+    )
+    control.purpose, control.experiment_id = Run.Purpose.CONTROL, plan.experiment
+    control.objective = alone(run.objective)
+    return control
+
+
+def equal_control(run: Run) -> Run | None:
+    """A control that differs from the run in nothing but the teacher; a finished one before a running one."""
+    alike = Run.objects.filter(
+        project_id=run.project_id,
+        purpose=Run.Purpose.CONTROL,
+        dataset=run.dataset,
+        architecture=run.architecture,
+    ).exclude(status__in=[Run.Status.FAILED, Run.Status.CANCELLED, Run.Status.DRAFT])
+    wanted = (run.training, alone(run.objective), _pretrained(run))
+    equal = [
+        control
+        for control in alike.select_related("student").order_by("pk")
+        if (control.training, control.objective, _pretrained(control)) == wanted
+    ]
+    finished = [control for control in equal if control.status == Run.Status.SUCCEEDED]
+    return next(iter(finished or equal), None)
+
+
+def alone(objective: dict[str, Any]) -> dict[str, Any]:
+    """The objective of the control: the task loss alone, smoothed alike."""
+    return Objective(label_smoothing=objective.get("label_smoothing", 0.0)).model_dump()
+
+
+def _pretrained(run: Run) -> bool:
+    return run.student is not None and run.student.pretrained
+
+
+def _resolved(objective: Objective, methods: dict[str, Method]) -> dict[str, Any]:
+    """The objective with every default of its methods written out."""
+    whole = objective.model_copy(deep=True)
+    for term in whole.terms:
+        term.params = with_defaults(methods[term.method].schema, term.params)
+    return whole.model_dump()
+
+
+def _names(plan: Plan, name: str) -> list[str]:
+    if plan.seeds == 1:
+        return [name]
+    return [f"{name} · seed {plan.training.seed + number}" for number in range(plan.seeds)]
+
+
+def _teacher_in_the_making(run: Run) -> Teacher:
+    return Teacher.objects.create(
+        project_id=run.project_id,
+        name=run.name[:100],
+        architecture=run.architecture,
+        dataset=run.dataset,
+        source=Teacher.Source.TRAINED,
+        owner_id=run.owner_id,
+    )
