@@ -6,6 +6,7 @@ child's pipe an event is `event.model_dump_json()`, and `parse(line)` gives it b
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -50,7 +51,7 @@ class Log(BaseModel):
     type: Literal["log"] = "log"
     level: Literal["debug", "info", "warning", "error"] = "info"
     text: str
-    wall: float
+    wall: float = Field(default_factory=time.time)
 
 
 class Checkpoint(BaseModel):
