@@ -28,8 +28,8 @@ def prepare(options: Options, source: str | None, output: Path, report: Reporter
     pixels, labels = load_digits(return_X_y=True)  # (1797, 64) of 0..16, (1797,)
     images = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     labels = labels.astype(np.int64)
-    rest, test = stratified(labels, 0.2, SPLIT_SEED)
-    train, val = stratified(labels[rest], 0.125, SPLIT_SEED)  # 70 : 10 : 20
+    rest, test = stratified(labels, 360, SPLIT_SEED)
+    train, val = stratified(labels[rest], 180, SPLIT_SEED)  # 70 : 10 : 20
     names = [str(digit) for digit in range(10)]
     with Writer(output, kind=KEY, classes=names, channels=1, height=8, width=8) as writer:
         for split, index in (("train", rest[train]), ("val", rest[val]), ("test", test)):

@@ -177,8 +177,8 @@ class Writer:
     def add(self, split: str, images: Images, labels: Labels) -> None:
         """Append rows: images (B, C, H, W) uint8, labels (B,)."""
         shape = (self.channels, self.height, self.width)
-        assert images.shape[1:] == shape and images.dtype == np.uint8, images.shape
-        assert len(images) == len(labels)
+        assert images.shape == (len(labels), *shape), images.shape
+        assert images.dtype == np.uint8, images.dtype
         if split not in self._columns:
             self._columns[split] = (
                 _Column(self._folder / f"{split}_images.npy", shape, "uint8"),
@@ -286,19 +286,23 @@ class _Column:
         return buffer.getvalue()
 
 
-def stratified(labels: Labels, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices (kept, held out), each ascending, with `share` of every class held out.
+def stratified(labels: Labels, held: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices (kept, held out), each ascending; `held` samples are held out, shared fairly over the classes.
 
-    A class keeps at least one sample; one with two or more gives at least one. The legacy RandomState
-    is used because its stream is frozen: the same split for ever.
+    Every class keeps at least one sample, and a class of two or more gives at least one. The legacy
+    RandomState is used because its stream is frozen: the same split for ever.
     """
     random = np.random.RandomState(seed)
-    held = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        number = min(max(round(len(members) * share), 1), len(members) - 1)
-        held[random.permutation(members)[:number]] = True
-    return np.flatnonzero(~held), np.flatnonzero(held)
+    _, members = np.unique(labels, return_inverse=True)
+    counts = np.bincount(members)
+    quotas = counts * held / len(labels)
+    take = np.floor(quotas).astype(int)
+    take[np.argsort(take - quotas, kind="stable")[: held - take.sum()]] += 1  # largest remainders
+    take = np.minimum(np.maximum(take, 1), counts - 1)
+    out = np.zeros(len(labels), bool)
+    for label, number in enumerate(take):
+        out[random.permutation(np.flatnonzero(members == label))[:number]] = True
+    return np.flatnonzero(~out), np.flatnonzero(out)
 
 
 def _mean_std(histogram: NDArray[np.int64]) -> tuple[list[float], list[float]]:
