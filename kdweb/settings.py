@@ -58,7 +58,8 @@ if KDWEB_PROCESS not in ("web", "worker"):
 # --- Django -----------------------------------------------------------------------------------------------
 DEBUG = switch("KDWEB_DEBUG")
 SECRET_KEY = secret("KDWEB_SECRET_KEY", default="") or paths.secret_key(KDWEB_HOME)
-ALLOWED_HOSTS: list[str] = env.list("KDWEB_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+# The machine's own names always: the container's health check asks by them.
+ALLOWED_HOSTS: list[str] = ["localhost", "127.0.0.1", "[::1]", *env.list("KDWEB_ALLOWED_HOSTS", default=[])]
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("KDWEB_CSRF_TRUSTED_ORIGINS", default=[])
 ROOT_URLCONF = "kdweb.urls"
 ASGI_APPLICATION = "kdweb.asgi.application"
@@ -88,6 +89,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "experiments.middleware.ProjectMiddleware",
 ]
 TEMPLATES = [
     {
@@ -100,6 +102,7 @@ TEMPLATES = [
                 "django.template.context_processors.i18n",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "experiments.context.workplace",
             ]
         },
     }
