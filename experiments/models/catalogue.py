@@ -8,6 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.db import models
 
+from .leases import Leased
 from .team import InProjectQuerySet, Project
 
 
@@ -53,7 +54,7 @@ class Architecture(models.Model):
         return self.key
 
 
-class ArchitectureProfile(models.Model):
+class ArchitectureProfile(Leased):
     """An architecture at one input: parameters, FLOPs and layers with shapes. Filled by a worker on demand."""
 
     class Status(models.TextChoices):
@@ -107,7 +108,7 @@ class Readiness(models.TextChoices):
     FAILED = "failed", "Failed"
 
 
-class Dataset(models.Model):
+class Dataset(Leased):
     """Images with labels, prepared once by a worker into the engine's own format."""
 
     Status = Readiness

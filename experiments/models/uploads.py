@@ -9,10 +9,11 @@ from django.conf import settings
 from django.db import models
 
 from .catalogue import Dataset, Teacher
+from .leases import Leased
 from .team import InProjectQuerySet, Project
 
 
-class Upload(models.Model):
+class Upload(Leased):
     class Purpose(models.TextChoices):
         TEACHER = "teacher", "Teacher checkpoint"
         DATASET = "dataset", "Dataset archive"
