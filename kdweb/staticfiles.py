@@ -41,6 +41,12 @@ class PlotlyFinder(BaseFinder):
 
 
 class HashedStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc]  # untyped base
-    """Names carry the content's hash, those in `import` statements of our ES modules included."""
+    """Names carry the content's hash, also where one of our own ES modules (`js/…`) imports another.
 
-    support_js_module_import_aggregation = True
+    Not so in other people's files: their comments and bundled code contain what only looks like imports.
+    """
+
+    patterns = (
+        *CompressedManifestStaticFilesStorage.patterns,
+        ("js/*.js", CompressedManifestStaticFilesStorage._js_module_import_aggregation_patterns[1]),
+    )
