@@ -194,6 +194,8 @@ STORAGES = {
 }
 WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = DEBUG
 KDWEB_UPLOAD_LIMIT: int = env.int("KDWEB_UPLOAD_LIMIT", default=20 * 1024**3)  # bytes a file
+# Folders of this machine that members may name as a dataset's source; none unless set.
+KDWEB_DATASET_ROOTS = [Path(root) for root in env.list("KDWEB_DATASET_ROOTS", default=[])]
 FILE_UPLOAD_TEMP_DIR = str(KDWEB_DATA / "uploads")  # the volume that is meant to be large
 FILE_UPLOAD_PERMISSIONS = 0o600
 
