@@ -33,7 +33,7 @@ def worker_list(request: HttpRequest) -> HttpResponse:
 @require_GET
 def architecture_options(request: HttpRequest) -> HttpResponse:
     """Suggestions for an architecture field: our own first, then torchvision's and timm's."""
-    words = request.GET.get("q", "").split()
+    words = request.GET.get("architecture", "").split()
     match = Q()
     for word in words:
         match &= Q(pk__icontains=word) | Q(title__icontains=word)
