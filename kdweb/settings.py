@@ -9,11 +9,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import django_stubs_ext
 import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
 from kdweb import paths
+
+django_stubs_ext.monkeypatch()  # classes such as ModelAdmin[Team] are generic to the type checker only
 
 env = environ.Env()
 
