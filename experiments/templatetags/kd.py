@@ -234,7 +234,7 @@ def status_icon(status: str, label: bool = True) -> SafeString:
     """Only the shape of a state, in its colour; its name is read aloud."""
     name = str(STATUSES.get(status, status)) if label else ""
     return format_html(
-        '<span class="status" data-status="{}" title="{}">{}</span>',
+        '<span class="status only" data-status="{}" title="{}">{}</span>',
         status,
         name,
         icon(STATUS_SHAPES.get(status, status), name),
