@@ -13,7 +13,7 @@ INTERVAL = 0.5  # seconds between two reports of progress
 
 
 def log(report: Reporter, text: str, level: Literal["info", "warning"] = "info") -> None:
-    report(Log(level=level, text=text, wall=time.time()))
+    report(Log(level=level, text=text))
 
 
 def tracked(items: Sequence[T], report: Reporter) -> Iterator[T]:
