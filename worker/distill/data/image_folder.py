@@ -14,7 +14,7 @@ from worker.distill.data._archive import open_source
 from worker.distill.data._container import Container, printable
 from worker.distill.data._images import BrokenImage, Header, ImageBomb, Resize, decode, read_header
 from worker.distill.data._layout import Item, Layout, read_layout, refuse_empty
-from worker.distill.data._report import log, tracked
+from worker.distill.data._report import tracked
 from worker.distill.data.prepared import SPLITS, Augmentation, Images, Meta, Skipped, Writer, stratified
 from worker.distill.events import Phase, Reporter
 from worker.distill.spec import Strict
@@ -28,6 +28,7 @@ SUMMARY = (
 SOURCE = "upload"
 SPLIT_SEED = 0
 BATCH_BYTES = 16 << 20  # decoded pixels held in memory
+MAX_LISTED = 1000  # left-out files named in the result
 IMBALANCE = 20  # largest : smallest class from which a warning is due
 
 
@@ -167,10 +168,13 @@ def _write(
             written += batch if split == "train" else []
         _refuse_lost(source, layout, written, bool(written))
         if layout.skipped:
-            log(report, f"{len(layout.skipped)} files were left out", "warning")
+            number = len(layout.skipped)
+            layout.warnings.append(
+                f"{number} file{'s' if number > 1 else ''} left out; see the list of reasons."
+            )
         return writer.finish(
             augment=Augmentation(padding=max(size // 8, 1), padding_mode="reflect", flip=options.flip),
-            skipped=layout.skipped,
+            skipped=layout.skipped[:MAX_LISTED],
             warnings=layout.warnings,
         )
 
