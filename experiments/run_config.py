@@ -1,0 +1,62 @@
+"""A run's configuration as flat pairs, and what differs between runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.models import Run
+
+LABELS = {
+    "training.batch_size": "batch size",
+    "training.learning_rate": "learning rate",
+    "training.weight_decay": "weight decay",
+    "training.warmup_epochs": "warm-up epochs",
+    "training.augment": "augmentation",
+    "training.optimizer": "optimiser",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    label: str
+    values: list[Any]  # None where a run has no such key
+
+    @property
+    def changed(self) -> bool:
+        return any(value != self.values[0] for value in self.values)
+
+
+def flatten(run: Run) -> dict[str, Any]:
+    """What determines the result, key by key. Needs dataset, teacher, student and architecture loaded."""
+    flat: dict[str, Any] = {
+        "purpose": run.get_purpose_display(),
+        "dataset": run.dataset.name,
+        "student": run.student.name if run.student else run.architecture_id,
+        "architecture": run.architecture_id,
+        "pretrained": bool(run.student and run.student.pretrained),
+        "teacher": run.teacher.name if run.teacher else None,
+        "weight of CE": run.objective.get("task_weight"),
+        "label smoothing": run.objective.get("label_smoothing"),
+    }
+    seen: dict[str, int] = {}
+    for term in run.objective.get("terms", []):
+        seen[term["method"]] = number = seen.get(term["method"], 0) + 1
+        name = term["method"] if number == 1 else f"{term['method']}_{number}"
+        flat[f"weight of {name}"] = term["weight"]
+        flat |= {f"{name} {key.replace('_', ' ')}": value for key, value in term["params"].items()}
+    for key, value in run.training.items():
+        flat[LABELS.get(f"training.{key}", key.replace("_", " "))] = value
+    return flat
+
+
+def table(runs: Sequence[Run]) -> list[Row]:
+    """Every key of any of the runs, in the order they first appear."""
+    configs = [flatten(run) for run in runs]
+    keys = list(dict.fromkeys(key for config in configs for key in config))
+    return [Row(key, [config.get(key) for config in configs]) for key in keys]
+
+
+def differences(runs: Sequence[Run]) -> list[Row]:
+    return [row for row in table(runs) if row.changed]

@@ -1,0 +1,165 @@
+"""One run: its page, the part of it that a change of state renews, its files, stop."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_GET, require_POST
+
+from experiments import lifecycle, plan_facts, run_config, run_tiles
+from experiments.models import LogLine, Role, Run, Worker
+
+LOG_LINES = 500
+RELATED = (
+    "project",
+    "dataset",
+    "architecture",
+    "student",
+    "teacher",
+    "teacher__architecture",
+    "makes",
+    "owner",
+    "experiment",
+    "control",
+    "control__dataset",
+    "control__architecture",
+    "control__student",
+    "control__teacher",
+    "parent",
+    "parent__dataset",
+    "parent__architecture",
+    "parent__student",
+    "parent__teacher",
+)
+
+
+def own(request: HttpRequest) -> QuerySet[Run]:
+    return Run.objects.for_user(request.user).select_related(*RELATED)
+
+
+@require_GET
+def run_detail(request: HttpRequest, pk: int) -> HttpResponse:
+    run = get_object_or_404(own(request), pk=pk)
+    context = _summary(request, run) | {
+        "formula": plan_facts.formula(run.objective),
+        "terms": run.objective.get("terms", []),
+        "config": run_config.table([run]),
+        "diffs": _diffs(run),
+        "artifacts": run.artifacts.all(),
+        "log": list(LogLine.objects.filter(run=run).order_by("-n")[:LOG_LINES])[::-1],
+        "classes": per_class(run),
+        "runs_of_control": run.controlled.all()[:20] if run.purpose == Run.Purpose.CONTROL else [],
+    }
+    return render(request, "runs/detail.html", context)
+
+
+@require_GET
+def run_summary(request: HttpRequest, pk: int) -> HttpResponse:
+    """Header, tiles and history: what htmx fetches when the state changes."""
+    run = get_object_or_404(own(request), pk=pk)
+    return render(request, "runs/_summary.html", _summary(request, run))
+
+
+def _summary(request: HttpRequest, run: Run) -> dict[str, Any]:
+    return {
+        "run": run,
+        "may_start": run.project.may(request.user, Role.MEMBER),
+        "tiles": run_tiles.accuracy(run),
+        "sizes": run_tiles.size(run),
+        "events": run.events.all(),
+        "attempts": run.attempts.all(),
+        "weights": run.artifacts.filter(kind="student").order_by("-fence", "-step").first(),
+        "waits_for": _waits_for(run),
+    }
+
+
+def _waits_for(run: Run) -> str:
+    """Why a queued run does not start yet."""
+    if run.status != Run.Status.QUEUED:
+        return ""
+    if run.dataset.status == "preparing":
+        return f"Waits for the dataset {run.dataset}."
+    if run.teacher and run.teacher.status == "preparing":
+        return f"Waits for the teacher {run.teacher}, which is still in the making."
+    if not Worker.objects.alive().exists():
+        return "No worker is alive. Start one with `manage.py up`, or the worker container on a GPU machine."
+    return "Waits for a free worker."
+
+
+def _diffs(run: Run) -> list[dict[str, Any]]:
+    """What differs from the run it was cloned from, and from its control."""
+    others = [("parent", run.parent), ("control", run.control)]
+    return [
+        {"kind": kind, "other": other, "rows": run_config.differences([run, other])}
+        for kind, other in others
+        if other is not None
+    ]
+
+
+def per_class(run: Run) -> list[dict[str, Any]]:
+    """A row a class: student, teacher, control, largest loss against the teacher first."""
+
+    def measured(results: dict[str, Any] | None, who: str) -> list[float]:
+        return ((results or {}).get(who) or {}).get("per_class") or []
+
+    student = measured(run.results, "student")
+    if not student:
+        return []
+    teacher = measured(run.results, "teacher")
+    control = measured(run.control.results if run.control else None, "student")
+    names = run.dataset.classes if len(run.dataset.classes) == len(student) else range(len(student))
+    rows = [
+        {"name": name, "student": s, "teacher": t, "control": c, "delta": s - t if t is not None else None}
+        for name, s, t, c in zip_longest(names, student, teacher[: len(student)], control[: len(student)])
+    ]
+    return sorted(rows, key=lambda row: row["delta"] if row["delta"] is not None else row["student"])
+
+
+@require_POST
+def run_stop(request: HttpRequest, pk: int) -> HttpResponse:
+    run = get_object_or_404(own(request), pk=pk)
+    if not run.project.may(request.user, Role.MEMBER):
+        raise PermissionDenied(f"This needs the role member in {run.project}.")
+    if lifecycle.request_stop(run, request.user):
+        messages.success(request, f"{run.name} will stop.")
+    else:
+        messages.info(request, f"{run.name} has ended already, or was asked to stop before.")
+    return redirect("run_detail", pk=pk)
+
+
+@require_GET
+def run_artifact(request: HttpRequest, pk: int, artifact: int) -> FileResponse:
+    """A file the run left, as an attachment. The path comes from a worker and is checked all the same."""
+    run = get_object_or_404(Run.objects.for_user(request.user), pk=pk)
+    found = get_object_or_404(run.artifacts, pk=artifact)
+    root = Path(settings.KDWEB_DATA).resolve()
+    path = found.full_path.resolve()
+    if not path.is_relative_to(root) or not path.is_file():
+        raise Http404("The file is no longer on the disk.")
+    return FileResponse(
+        open(path, "rb"),
+        as_attachment=True,
+        filename=f"run-{run.pk}-{path.name}",
+        content_type="application/octet-stream",
+        headers={"X-Content-Type-Options": "nosniff"},
+    )
+
+
+@require_GET
+def run_log(request: HttpRequest, pk: int) -> HttpResponse:
+    """The whole console as a text file."""
+    run = get_object_or_404(Run.objects.for_user(request.user), pk=pk)
+    lines = (f"{line.wall:.3f} {line.level:<7} {line.text}\n" for line in run.log.all())
+    headers = {
+        "Content-Disposition": f'attachment; filename="run-{run.pk}.log"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    return HttpResponse("".join(lines), content_type="text/plain; charset=utf-8", headers=headers)

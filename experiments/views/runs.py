@@ -1,0 +1,189 @@
+"""The list of runs: filtered by a typed line, sorted, paged; all of its state stands in the address."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+from django.core.paginator import Paginator
+from django.db.models import Count, Q, QuerySet
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.http import require_GET, require_POST
+
+from experiments import lifecycle
+from experiments.models import Role, Run
+from experiments.run_filter import HELP, SORTS, BadQuery, filtered, split
+
+from .access import current_project
+
+PER_PAGE = 50
+NEWEST = "-created"
+HEAVY = ("metrics", "dataset__classes", "dataset__info", "control__results", "control__metrics")
+QUICK = ("queued", "preparing", "running", "succeeded", "failed", "cancelled", "lost")
+
+
+def visible(request: HttpRequest) -> QuerySet[Run]:
+    """The runs of the current project, with what a row shows and nothing heavier."""
+    runs = Run.objects.for_user(request.user).filter(project=current_project(request))
+    related = ("dataset", "architecture", "student", "teacher", "control", "owner")
+    return runs.select_related(*related).defer(*HEAVY)
+
+
+@require_GET
+def run_list(request: HttpRequest) -> HttpResponse:
+    query, sort = request.GET.get("q", "").strip(), request.GET.get("sort") or NEWEST
+    error = ""
+    try:
+        found = filtered(visible(request), query, sort)
+    except BadQuery as bad:
+        error, found = str(bad), visible(request).none()
+    page = Paginator(found, PER_PAGE).get_page(request.GET.get("page"))
+    rows = list(page.object_list)
+    counts = _counts(request)
+    context = {
+        "query": query,
+        "sort": sort,
+        "error": error,
+        "help": HELP,
+        "page": page,
+        "rows": rows,
+        "columns": _columns(query, sort),
+        "quick": _quick(query, sort, counts),
+        "total": counts["all"],
+        "moves": bool(counts["queued"] or counts["preparing"] or counts["running"] or counts["lost"]),
+        "here": request.get_full_path(),
+        "csv": urlencode({"q": query, "sort": sort}),
+    }
+    return render(request, "runs/_table.html" if request.htmx else "runs/list.html", context)  # type: ignore[attr-defined]
+
+
+def _counts(request: HttpRequest) -> dict[str, int]:
+    runs = Run.objects.for_user(request.user).filter(project=current_project(request))
+    quiet = Q(status__in=Run.ACTIVE, lease_expires__lt=timezone.now())
+    each = {status: Count("pk", filter=Q(status=status) & ~quiet) for status in Run.Status.values}
+    return runs.aggregate(all=Count("pk"), lost=Count("pk", filter=quiet), **each)
+
+
+def _columns(query: str, sort: str) -> list[dict[str, str]]:
+    """Heads of the table: a click sorts, a second one the other way round."""
+    columns = []
+    for key, column in SORTS.items():
+        on, down = sort.lstrip("-") == key, sort.startswith("-")
+        following = (key if down else f"-{key}") if on else f"{column.first}{key}"
+        columns.append(
+            {
+                "key": key,
+                "label": column.label,
+                "sorted": ("descending" if down else "ascending") if on else "",
+                "href": "?" + urlencode({"q": query, "sort": following}),
+            }
+        )
+    return columns
+
+
+def _quick(query: str, sort: str, counts: dict[str, int]) -> list[dict[str, Any]]:
+    """The status filters with their counts: each replaces the status in the query line."""
+    try:
+        rest = [word for word in split(query) if not word.startswith("status:")]
+    except BadQuery:
+        rest = []
+    kept = " ".join(f'"{word}"' if " " in word else word for word in rest)
+    filters = [{"status": "", "label": "All", "n": counts["all"], "q": kept}]
+    filters += [
+        {"status": status, "label": status, "n": counts[status], "q": f"{kept} status:{status}".strip()}
+        for status in QUICK
+        if counts[status]
+    ]
+    for item in filters:
+        item["href"] = "?" + urlencode({"q": item["q"], "sort": sort})
+        item["on"] = item["q"] == query
+    return filters
+
+
+# --- CSV --------------------------------------------------------------------------------------------------
+CSV_HEAD = """
+    id name status purpose dataset teacher student architecture method accuracy teacher_accuracy
+    control_accuracy gain gap_closed parameters bytes flops latency_ms compression_parameters
+    compression_bytes compression_flops speed_up seed epochs seconds owner created reason
+"""
+
+
+@require_GET
+def run_csv(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
+    """What the list shows, all pages of it."""
+    try:
+        runs = filtered(visible(request), request.GET.get("q", ""), request.GET.get("sort") or NEWEST)
+    except BadQuery as bad:
+        return HttpResponse(str(bad), status=400, content_type="text/plain; charset=utf-8")
+    headers = {"Content-Disposition": 'attachment; filename="runs.csv"', "X-Content-Type-Options": "nosniff"}
+    return StreamingHttpResponse(_csv(runs), content_type="text/csv; charset=utf-8", headers=headers)
+
+
+class _Echo:
+    def write(self, text: str) -> str:
+        return text
+
+
+def _csv(runs: QuerySet[Run]) -> Iterator[str]:
+    writer = csv.writer(_Echo())
+    yield writer.writerow(CSV_HEAD.split())
+    for run in runs.iterator(500):
+        yield writer.writerow([plain(value) for value in _cells(run)])
+
+
+def _cells(run: Run) -> list[Any]:
+    ratios, took = run.compression(), run.finished and run.started and run.finished - run.started
+    return [
+        run.pk,
+        run.name,
+        run.state,
+        run.purpose,
+        run.dataset.name,
+        run.teacher.name if run.teacher else None,
+        run.student.name if run.student else None,
+        run.architecture_id,
+        run.method_keys,
+        run.accuracy,
+        run.teacher_accuracy,
+        run.control.accuracy if run.control else None,
+        run.gain,
+        run.gap_closed,
+        run.parameters,
+        run.bytes,
+        run.flops,
+        run.latency_ms,
+        *(ratios.get(name) for name in ("parameters", "bytes", "flops", "latency")),
+        run.training.get("seed"),
+        run.training.get("epochs"),
+        took.total_seconds() if took else None,
+        run.owner.get_username() if run.owner else None,
+        run.created.isoformat(),
+        run.reason,
+    ]
+
+
+def plain(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula is made a text again."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+# --- Several at once --------------------------------------------------------------------------------------
+@require_POST
+def run_bulk_stop(request: HttpRequest) -> HttpResponse:
+    """Stops the chosen runs: those that wait are cancelled at once, the others by their worker."""
+    keys = [int(key) for key in request.POST.getlist("run")[:500] if key.isdecimal()]
+    stopped = 0
+    for run in Run.objects.for_user(request.user).filter(pk__in=keys).select_related("project"):
+        if run.project.may(request.user, Role.MEMBER):
+            stopped += lifecycle.request_stop(run, request.user)
+    left = len(keys) - stopped
+    text = f"{stopped} of {len(keys)} will stop." if left else f"{stopped} will stop."
+    toast = {"text": text if keys else "No run is selected.", "kind": "ok" if stopped else "warn"}
+    return HttpResponse(
+        status=204, headers={"HX-Trigger": json.dumps({"kd:toast": toast, "kd:refresh": True})}
+    )
