@@ -51,6 +51,9 @@ def build(
             f"{key} needs images of at least {least}×{least} pixels.",
             "Choose a dataset with larger images, or a network for small ones such as resnet20.",
         )
+    if pretrained and architecture.source == "kdweb":
+        fix = "Upload a checkpoint as teacher, or start from random weights."
+        raise SpecError("pretrained", True, f"there are no library weights for {key}.", fix)
     return family.build(
         key, num_classes=num_classes, in_channels=in_channels, image_size=image_size, pretrained=pretrained
     )
