@@ -62,7 +62,9 @@ class ProjectAdmin(admin.ModelAdmin[Project]):
 class CheckpointForm(forms.ModelForm[Teacher]):
     """A teacher from a file. The teacher exists only once a worker has read and measured the file."""
 
-    checkpoint = forms.FileField(help_text=f"{TeacherUploadForm.HINT}; read only by a worker, as weights only.")
+    checkpoint = forms.FileField(
+        help_text=f"{TeacherUploadForm.HINT}; read only by a worker, as weights only."
+    )
 
     class Meta:
         model = Teacher
@@ -86,7 +88,17 @@ class TeacherAdmin(admin.ModelAdmin[Teacher]):
     list_filter = ["project", "source", "status"]
     search_fields = ["name", "architecture__key"]
     autocomplete_fields = ["architecture"]
-    readonly_fields = ["source", "status", "error", "weights", "sha256", "metrics", "notes", "owner", "created"]
+    readonly_fields = [
+        "source",
+        "status",
+        "error",
+        "weights",
+        "sha256",
+        "metrics",
+        "notes",
+        "owner",
+        "created",
+    ]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is None:
@@ -113,7 +125,9 @@ class TeacherAdmin(admin.ModelAdmin[Teacher]):
         """The log names the upload: the teacher does not exist yet."""
         return super().log_addition(request, request._kdweb_upload, message)  # type: ignore[attr-defined]
 
-    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+    def response_add(
+        self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
+    ) -> HttpResponse:
         return redirect("upload_status", pk=request._kdweb_upload.pk)  # type: ignore[attr-defined]
 
 

@@ -90,7 +90,7 @@ class Scenario:
         return Run.objects.filter(project=self.project).order_by("pk")
 
     def wait(self, patience: float) -> list[Run]:
-        """Until every run of the project has ended. Says each change of a state; gives up after `patience` seconds."""
+        """Until every run of the project has ended, or `patience` seconds are over. Says each change."""
         seen: dict[int, str] = {}
         deadline = time.monotonic() + patience
         while True:

@@ -23,7 +23,9 @@ def worker_list(request: HttpRequest) -> HttpResponse:
     waiting = Run.objects.for_user(request.user).filter(status=Run.Status.QUEUED)
     context = {
         "workers": Worker.objects.select_related("run", "run__project"),
-        "visible": set(Run.objects.for_user(request.user).filter(status__in=Run.ACTIVE).values_list("pk", flat=True)),
+        "visible": set(
+            Run.objects.for_user(request.user).filter(status__in=Run.ACTIVE).values_list("pk", flat=True)
+        ),
         "waiting": waiting.select_related("teacher", "architecture").order_by("-priority", "queued")[:50],
     }
     template = "workers/_body.html" if request.headers.get("HX-Request") else "workers/list.html"

@@ -89,7 +89,9 @@ def upload_piece(request: HttpRequest, pk: uuid.UUID) -> JsonResponse:
         return JsonResponse({"received": upload.received, "status": upload.status}, status=409)
     length = write_piece(request, upload)
     if length is None:
-        return JsonResponse({"error": f"A piece has at most {PIECE:,} bytes, within the announced size."}, status=413)
+        return JsonResponse(
+            {"error": f"A piece has at most {PIECE:,} bytes, within the announced size."}, status=413
+        )
     moved = Upload.objects.filter(pk=pk, received=int(offset), status=Upload.Status.RECEIVING).update(
         received=F("received") + length
     )

@@ -1,4 +1,4 @@
-"""`manage.py study`: Fashion-MNIST through the whole system, three seeds each, and the page that reports it."""
+"""`manage.py study`: Fashion-MNIST through the whole system, three seeds each, and the page that says so."""
 
 from __future__ import annotations
 
@@ -102,20 +102,22 @@ def report(teacher: Teacher, runs: list[Run], seconds: float) -> str:
             student,
         ),
     ]
+    each = ", ".join(f"{100 * gain:+.2f}" for gain in gains)
     smaller = ", ".join(f"{name} {value:.1f}×" for name, value in ratios.items())
     device = distilled[0].results.get("device", "unknown device")
     return f"""# Results
 
-As measured by `manage.py study FOLDER` (FOLDER holds the four files of Fashion-MNIST): dataset, teacher, controls
-and students go through the ordinary queue and worker; the table is written from the database. Test accuracy on the
-official 10,000 test images; 5,000 of the 60,000 training images are held out for validation. Mean ± standard deviation
-over {SEEDS} seeds; student and control share architecture, budget, data order and initial weights.
+As measured by `manage.py study FOLDER` (FOLDER holds the four files of Fashion-MNIST): dataset, teacher,
+controls and students go through the ordinary queue and worker; the table is written from the database.
+Test accuracy on the official 10,000 test images; 5,000 of the 60,000 training images are held out for
+validation. Mean ± standard deviation over {SEEDS} seeds; student and control share architecture, budget, data
+order and initial weights.
 
 | network | test accuracy | parameters | bytes (fp32) | FLOPs | latency p50 | training time |
 |---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-Distillation gain (student − its own control): **{spread(gains, signed=True)}** points, per seed {", ".join(f"{100 * gain:+.2f}" for gain in gains)}.
+Distillation gain (student − its own control): **{spread(gains, signed=True)}** points; per seed {each}.
 Compression, teacher ÷ student: {smaller}.
 
 Teacher: {budget(trained[0])}. Students: {budget(distilled[0])}.
@@ -145,8 +147,9 @@ def spread(values: list[float], signed: bool = False) -> str:
 
 
 def budget(run: Run) -> str:
-    training = run.training
+    given = run.training
     return (
-        f"{training['epochs']} epochs, batch {training['batch_size']}, {training['optimizer']} with peak learning rate "
-        f"{training['learning_rate']}, {training['schedule']} schedule, augmentation {'on' if training['augment'] else 'off'}"
+        f"{given['epochs']} epochs, batch {given['batch_size']}, {given['optimizer']} with peak learning rate "
+        f"{given['learning_rate']}, {given['schedule']} schedule, augmentation "
+        f"{'on' if given['augment'] else 'off'}"
     )
