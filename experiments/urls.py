@@ -5,7 +5,8 @@ from __future__ import annotations
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 
-from experiments.views import compare, home, projects, run, run_new, runs
+from experiments import api
+from experiments.views import compare, home, live, projects, run, run_new, runs
 
 people = [
     path("login/", LoginView.as_view(), name="login"),
@@ -33,4 +34,10 @@ runs_pages = [
     path("compare/", compare.run_compare, name="run_compare"),
 ]
 
-urlpatterns = [*people, *runs_pages]
+live_and_api = [
+    path("runs/live", live.runs_live, name="runs_live"),
+    path("runs/<int:pk>/live", live.run_live, name="run_live"),
+    path("api/", include((api.patterns(), "api"))),
+]
+
+urlpatterns = [*live_and_api, *people, *runs_pages]

@@ -1,0 +1,73 @@
+"""Runs: list, read, start, stop, console."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from django.http import HttpRequest
+from ninja import Query, Router
+from pydantic import Field
+
+from experiments import lifecycle, planning, run_filter
+from experiments.models import Run
+
+from . import access
+from .schemas import Log, Message, Problem, RunDetail, RunPage, RunRow, State
+
+router = Router(tags=["runs"])
+LOG_LINES = 2_000
+
+
+@router.get("/runs", response={200: RunPage, 400: Message})
+def list_runs(
+    request: HttpRequest,
+    q: str = "",
+    sort: str = "-created",
+    project: int | None = None,
+    limit: Annotated[int, Field(ge=1, le=500)] = 50,
+    offset: Annotated[int, Field(ge=0)] = 0,
+) -> dict[str, Any]:
+    """The runs of a project, filtered by the query line of the runs page."""
+    where = access.project_of(request, project)
+    related = ("dataset", "architecture", "student", "teacher", "control", "owner")
+    visible = Run.objects.for_user(request.user).filter(project=where).select_related(*related)
+    found = run_filter.filtered(visible, q, sort)
+    return {"count": found.count(), "limit": limit, "offset": offset, "items": found[offset : offset + limit]}
+
+
+@router.post("/runs", response={201: list[RunRow], 422: list[Problem]})
+def start_runs(request: HttpRequest, plan: planning.Plan) -> tuple[int, list[Run]]:
+    """Check a plan and start it: one run a seed, and its control where the plan asks for one."""
+    return 201, planning.create(plan, request.user)
+
+
+@router.get("/runs/{int:run_id}", response={200: RunDetail, 404: Message})
+def read_run(request: HttpRequest, run_id: int) -> Run:
+    return access.run_of(request, run_id)
+
+
+@router.get("/runs/{int:run_id}/state", response={200: State, 404: Message})
+def read_state(request: HttpRequest, run_id: int) -> Run:
+    return access.run_of(request, run_id)
+
+
+@router.post("/runs/{int:run_id}/stop", response={200: State, 403: Message, 404: Message})
+def stop_run(request: HttpRequest, run_id: int) -> Run:
+    """Cancel what waits, stop what runs at its next step. Asking twice is asking once."""
+    run = access.run_of(request, run_id)
+    access.require_member(request, run)
+    lifecycle.request_stop(run, request.user)
+    return access.run_of(request, run_id)
+
+
+@router.get("/runs/{int:run_id}/log", response={200: Log, 404: Message})
+def read_log(
+    request: HttpRequest,
+    run_id: int,
+    after: Annotated[int, Query(ge=-1)] = -1,
+    limit: Annotated[int, Query(ge=1, le=LOG_LINES)] = LOG_LINES,
+) -> dict[str, Any]:
+    """Console lines numbered above `after`, oldest first."""
+    run = access.run_of(request, run_id)
+    lines = list(run.log.filter(n__gt=after).order_by("n")[: limit + 1])
+    return {"lines": lines[:limit], "more": len(lines) > limit}

@@ -1,0 +1,165 @@
+"""What the API says about a run."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from ninja import Schema
+
+from experiments.models import Run
+
+
+class Ref(Schema):
+    id: int
+    name: str
+
+
+class Problem(Schema):
+    field: str
+    value: Any = None
+    message: str
+    fix: str = ""
+
+
+class Message(Schema):
+    detail: str
+
+
+class State(Schema):
+    """What changes while a run goes on."""
+
+    id: int
+    status: str
+    state: str
+    phase: str
+    reason: str
+    stop_requested: bool
+    step: int
+    total_steps: int
+    epoch: int
+    epochs: int
+    progress: float
+    rate: float | None
+    eta: float | None
+    accuracy: float | None
+
+    @staticmethod
+    def resolve_epochs(run: Run) -> int:
+        return int(run.training.get("epochs", 0))
+
+
+class RunRow(State):
+    name: str
+    project: int
+    experiment: int | None
+    purpose: str
+    dataset: Ref
+    architecture: str
+    student: Ref | None
+    teacher: Ref | None
+    control: int | None
+    methods: str
+    owner: str | None
+    created: datetime
+    started: datetime | None
+    finished: datetime | None
+    parameters: int | None
+    bytes: int | None
+    flops: int | None
+    latency_ms: float | None
+    teacher_accuracy: float | None
+    gain: float | None
+    gap_closed: float | None
+
+    @staticmethod
+    def resolve_project(run: Run) -> int:
+        return run.project_id
+
+    @staticmethod
+    def resolve_experiment(run: Run) -> int | None:
+        return run.experiment_id
+
+    @staticmethod
+    def resolve_control(run: Run) -> int | None:
+        return run.control_id
+
+    @staticmethod
+    def resolve_architecture(run: Run) -> str:
+        return run.architecture_id
+
+    @staticmethod
+    def resolve_methods(run: Run) -> str:
+        return run.method_keys
+
+    @staticmethod
+    def resolve_owner(run: Run) -> str | None:
+        return run.owner.get_username() if run.owner else None
+
+
+class RunDetail(RunRow):
+    training: dict[str, Any]
+    objective: dict[str, Any]
+    metrics: dict[str, Any]
+    results: dict[str, Any]
+    compression: dict[str, float]
+
+    @staticmethod
+    def resolve_compression(run: Run) -> dict[str, float]:
+        return run.compression()
+
+
+class RunPage(Schema):
+    count: int
+    limit: int
+    offset: int
+    items: list[RunRow]
+
+
+class Line(Schema):
+    n: int
+    wall: float
+    level: str
+    text: str
+
+
+class Log(Schema):
+    lines: list[Line]
+    more: bool
+
+
+class Curve(Schema):
+    """Points of one series: steps, values (null: not a number), Unix times."""
+
+    s: list[int]
+    v: list[float | None]
+    w: list[float]
+
+
+class RunSeries(Schema):
+    """Live frames after `cursor` go on where the points end; those at a known step are repeats."""
+
+    cursor: str
+    run: State
+    series: dict[str, Curve]
+
+
+class ManySeries(Schema):
+    runs: dict[str, RunSeries]
+
+
+class Drawn(Schema):
+    """A run whose curves a page shows."""
+
+    id: int
+    name: str
+    role: str
+    colour: str
+    cursor: str
+    state: State
+    epoch_steps: float | None
+
+
+class Charts(Schema):
+    runs: list[Drawn]
+    charts: list[dict[str, Any]]

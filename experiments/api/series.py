@@ -1,0 +1,100 @@
+"""Points of curves: for the eye (a width in pixels), or all of them as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Annotated, Any
+
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest, StreamingHttpResponse
+from ninja import Router
+from pydantic import Field
+
+from experiments import metric_store
+from experiments.models import Run, Series
+
+from . import access
+from .schemas import ManySeries, Message, RunSeries
+
+router = Router(tags=["series"])
+Width = Annotated[int, Field(ge=1, le=4_000)]
+Step = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+@router.get("/runs/{int:run_id}/series", response={200: RunSeries, 404: Message})
+def read_series(
+    request: HttpRequest,
+    run_id: int,
+    names: str = "",
+    first: Step | None = None,
+    last: Step | None = None,
+    width: Width = 1_000,
+) -> dict[str, Any]:
+    """Curves of a run between two steps; all its series where none is named. No spike is ever left out."""
+    run = access.run_of(request, run_id)
+    return curves_of([run], access.listed(names), first, last, width)[str(run.pk)]
+
+
+@router.get("/compare/series", response={200: ManySeries, 400: Message, 404: Message})
+def compare_series(
+    request: HttpRequest,
+    runs: str,
+    name: str,
+    first: Step | None = None,
+    last: Step | None = None,
+    width: Width = 1_000,
+) -> dict[str, Any]:
+    """The series `name` (or several, separated by commas) of several runs."""
+    return {"runs": curves_of(access.runs_of(request, runs), access.listed(name), first, last, width)}
+
+
+def curves_of(
+    runs: list[Run], names: list[str], first: int | None, last: int | None, width: int
+) -> dict[str, dict[str, Any]]:
+    """The rows (and with them the live cursors) were read before the points: nothing can fall between."""
+    found = chosen(runs, names)
+    curves: dict[str, dict[str, Any]] = {
+        str(run.pk): {"cursor": run.live_cursor, "run": run, "series": {}} for run in runs
+    }
+    for series in found:
+        points = metric_store.read(series, first, last, width)
+        curves[str(series.run_id)]["series"][series.name] = points.lists()
+    return curves
+
+
+def chosen(runs: list[Run], names: list[str]) -> list[Series]:
+    found = Series.objects.filter(run__in=runs)
+    return list(found.filter(name__in=names) if names else found)
+
+
+@router.get("/runs/{int:run_id}/series.csv", response={200: None, 404: Message})
+def run_csv(request: HttpRequest, run_id: int, names: str = "") -> StreamingHttpResponse:
+    """Every point as it was logged."""
+    run = access.run_of(request, run_id)
+    return as_csv(chosen([run], access.listed(names)), f"run-{run.pk}.csv")
+
+
+@router.get("/compare/series.csv", response={200: None, 404: Message})
+def compare_csv(request: HttpRequest, runs: str, name: str = "") -> StreamingHttpResponse:
+    found = access.runs_of(request, runs)
+    return as_csv(chosen(found, access.listed(name)), "runs.csv")
+
+
+def as_csv(series: list[Series], filename: str) -> StreamingHttpResponse:
+    response = StreamingHttpResponse(csv_lines(series), content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{filename}"'
+    return response
+
+
+async def csv_lines(series: Iterable[Series]) -> AsyncIterator[str]:
+    """A chunk at a time: a download of ten million points needs the memory of one chunk."""
+    yield "run,series,step,value,wall\r\n"
+    for one in series:
+        chunks = metric_store.export(one)
+        while (points := await sync_to_async(next)(chunks, None)) is not None:
+            rows = zip(points.step.tolist(), points.value.tolist(), points.wall.tolist(), strict=True)
+            yield "".join(f"{one.run_id},{one.name},{s},{number(v)},{w!r}\r\n" for s, v, w in rows)
+
+
+def number(value: float) -> str:
+    return "NaN" if value != value else repr(value)

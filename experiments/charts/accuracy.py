@@ -1,0 +1,43 @@
+"""Top-1 accuracy, with the teacher and the control as the two lines to look at."""
+
+from ._parts import Figure, View, curve, layout, percent_axis, reference_lines
+
+KEY = "accuracy"
+TITLE = "Accuracy"
+ORDER = 20
+SCOPES = ("run", "compare")
+SERIES = ("val/top1", "train/top1")
+
+
+def figure(view: View) -> Figure | str:
+    if view.scope == "compare":
+        traces = view.overlaid("val/top1")
+    else:
+        own = view.subjects[0].matching(*SERIES)
+        styles = {"val/top1": ("validation", "series-1", 2.0), "train/top1": ("training", "series-2", 1.2)}
+        traces = list(view.of_control("val/top1")) if own else []
+        for name in reversed(own):  # the validation curve is drawn last, on top
+            text, color, width = styles[name]
+            traces.append(curve(view.run, name, label=text, color=color, width=width))
+    if not traces:
+        return "Accuracy appears after the first epoch."
+    lines = references(view)
+    shapes, notes = reference_lines(lines)
+    axis = percent_axis(*(value for _, value in lines.values()))
+    return {
+        "data": traces,
+        "layout": layout("top-1 accuracy", **axis) | {"shapes": shapes, "annotations": notes},
+    }
+
+
+def references(view: View) -> dict[str, tuple[str, float]]:
+    """The teacher where all runs share one; the control's final accuracy on the page of a run."""
+    teachers = {s.run.teacher_id: s.run for s in view.subjects if s.run.teacher_id}
+    lines: dict[str, tuple[str, float]] = {}
+    if len(teachers) == 1:
+        (run,) = teachers.values()
+        if (accuracy := run.teacher_accuracy) is not None:
+            lines["teacher"] = ("Teacher", accuracy)
+    if view.control and view.control.run.ended and view.control.run.accuracy is not None:
+        lines["control"] = ("Control", view.control.run.accuracy)
+    return lines

@@ -1,0 +1,56 @@
+"""What distilling saved: teacher ÷ student, for everything that was measured on both."""
+
+from __future__ import annotations
+
+from ._parts import Figure, View, layout
+
+KEY = "compression"
+TITLE = "Smaller and faster than the teacher"
+ORDER = 80
+SCOPES = ("run",)
+SERIES: tuple[str, ...] = ()
+NAMES = {"parameters": "Parameters", "bytes": "Size on disk", "flops": "FLOPs", "latency": "Latency"}
+
+
+def figure(view: View) -> Figure | str:
+    run = view.run
+    if run.teacher_id is None:
+        return ""
+    ratios = run.compression()
+    if not ratios:
+        return "" if run.ended else "Measured when the run has finished."
+    shown = [name for name in NAMES if name in ratios]
+    trace = {
+        "type": "bar",
+        "orientation": "h",
+        "name": "teacher ÷ student",
+        "x": [ratios[name] for name in shown],
+        "y": [NAMES[name] for name in shown],
+        "text": [f"{ratios[name]:.3g}×" for name in shown],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "hovertemplate": "%{y}: %{x:.4~g} times<extra></extra>",
+        "meta": {"color": "series-2"},
+    }
+    axes = layout("")
+    axes |= {"hovermode": "closest", "bargap": 0.45}
+    axes["xaxis"] |= {
+        "title": {"text": "times smaller or faster"},
+        "rangemode": "tozero",
+        "ticksuffix": "×",
+        "range": [0, max([*ratios.values(), 1.0]) * 1.18],
+    }
+    axes["yaxis"] |= {"autorange": "reversed", "type": "category", "showgrid": False}
+    # Equal to the teacher: bars that end left of this line got worse.
+    one = {
+        "type": "line",
+        "name": "axis",
+        "xref": "x",
+        "x0": 1,
+        "x1": 1,
+        "yref": "y domain",
+        "y0": 0,
+        "y1": 1,
+    }
+    axes["shapes"] = [one | {"line": {"width": 1, "dash": "dot"}}]
+    return {"data": [trace], "layout": axes}

@@ -1,0 +1,21 @@
+"""Cross-entropy on the validation split."""
+
+from ._parts import Figure, View, curve, layout
+
+KEY = "validation-loss"
+TITLE = "Validation loss"
+ORDER = 30
+SCOPES = ("run", "compare")
+SERIES = ("val/loss",)
+
+
+def figure(view: View) -> Figure | str:
+    if view.scope == "compare":
+        traces = view.overlaid("val/loss")
+    else:
+        own = view.subjects[0].matching(*SERIES)
+        traces = list(view.of_control("val/loss")) if own else []
+        traces += [curve(view.run, name, label="validation", color="series-1", width=2.0) for name in own]
+    if not traces:
+        return "The validation loss appears after the first epoch."
+    return {"data": traces, "layout": layout("cross-entropy", hover=".4~g")}
