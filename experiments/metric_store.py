@@ -61,7 +61,7 @@ def points(steps: Iterable[int], values: Iterable[float | None], wall: Iterable[
     return Points(np.array(list(steps), np.int64), value, np.array(list(wall), np.float64))
 
 
-def _join(parts: list[Points]) -> Points:
+def join(parts: list[Points]) -> Points:
     return Points(*map(np.concatenate, zip(*parts, strict=True))) if parts else EMPTY
 
 
@@ -125,7 +125,7 @@ class _Writer:
 
     def append(self, level: int, new: Points) -> None:
         seq, tail = self.tails.get(level, (0, EMPTY))
-        block = _join([tail, new])
+        block = join([tail, new])
         while len(block.step) >= CHUNK:
             full, block = block.take(slice(CHUNK)), block.take(slice(CHUNK, None))
             self._put(level, seq, full)
@@ -344,7 +344,7 @@ def _fetch(series_id: int, level: int, begin: int, end: int) -> Points:
     for chunk in rows:
         offset = chunk.seq * CHUNK
         parts.append(decode(chunk.data, chunk.first_step).take(slice(max(0, begin - offset), end - offset)))
-    return _join(parts)
+    return join(parts)
 
 
 def _collect(series_id: int, sizes: list[int], begin: int, end: int, level: int) -> tuple[I64, Points]:
@@ -365,7 +365,7 @@ def _collect(series_id: int, sizes: list[int], begin: int, end: int, level: int)
         parts.insert(0, _collect(series_id, sizes, begin, from_bucket * covers, level - 1))
     if to_bucket * covers < end:
         parts.append(_collect(series_id, sizes, to_bucket * covers, end, level - 1))
-    return np.concatenate([places for places, _ in parts]), _join([found for _, found in parts])
+    return np.concatenate([places for places, _ in parts]), join([found for _, found in parts])
 
 
 def export(series: Series) -> Iterator[Points]:
