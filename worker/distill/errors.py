@@ -1,0 +1,48 @@
+"""How work ends early. Free of torch."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from worker.distill.spec import SpecError
+
+
+class StopRequested(Exception):
+    """should_stop() said so; everything worth keeping has been written."""
+
+    def __init__(self, step: int = 0) -> None:
+        self.step = step
+        super().__init__(f"stopped at step {step}")
+
+
+class Diverged(Exception):
+    """A term of the objective is no longer a finite number."""
+
+    def __init__(self, term: str, value: float, step: int, learning_rate: float) -> None:
+        self.term, self.value, self.step, self.learning_rate = term, value, step, learning_rate
+        self.fix = "Lower training.learning_rate or lengthen training.warmup_epochs."
+        super().__init__(f"{term} became {value} at step {step} (learning rate {learning_rate:.4g})")
+
+
+class OutOfMemory(Exception):
+    """The device (or the machine) has not enough memory for this batch size."""
+
+    def __init__(self, batch_size: int, device: str) -> None:
+        self.batch_size = batch_size
+        smaller = f"set it to {batch_size // 2}" if batch_size > 1 else "choose smaller networks"
+        self.fix = f"Lower training.batch_size: {smaller}, or free memory on {device}."
+        super().__init__(f"a batch of {batch_size} does not fit in the memory of {device}")
+
+
+def spec_error(error: ValidationError, prefix: str = "") -> SpecError:
+    """The first thing wrong with a request, by the path of its field: `objective.terms[0].weight`."""
+    first = error.errors(include_url=False)[0]
+    path = prefix
+    for part in first["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    message = first["msg"][0].lower() + first["msg"][1:]
+    if first["type"] == "missing":
+        return SpecError(path, None, "the field is missing.", "Give it a value.")
+    if first["type"] == "extra_forbidden":
+        return SpecError(path, first["input"], "there is no such field.", "Remove it.")
+    return SpecError(path or "request", first["input"], f"{message}.", "Correct the value.")
