@@ -1,0 +1,108 @@
+"""Each step's values, kept on the device and handed on in blocks: no synchronisation in the hot loop."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+from torch import Tensor
+
+from worker.distill.errors import Diverged
+from worker.distill.events import Metrics, Progress, Reporter
+
+INTERVAL = 0.2  # seconds between blocks
+MAX_STEPS = 1024  # in a block
+
+
+class Meter:
+    """Collects rows of values. A block is sent every 0.2 s, the first one after the first step."""
+
+    def __init__(
+        self,
+        series: list[str],
+        constants: dict[str, float],
+        report: Reporter,
+        *,
+        total_steps: int,
+        epochs: int,
+    ) -> None:
+        self.series, self.constants, self.report = series, constants, report
+        self.total_steps, self.epochs = total_steps, epochs
+        self.rows: list[Tensor] = []  # each (len(series),), on the device
+        self.steps: list[int] = []
+        self.wall: list[float] = []
+        self.rates: list[float] = []  # learning rates
+        self.samples = self.steps_done = 0
+        self.began = self.sent = time.monotonic()
+        self.first = True
+
+    def add(self, step: int, epoch: int, samples: int, learning_rate: float, values: list[Tensor]) -> None:
+        """One step's values, in the order of `series`. Raises Diverged within a block of a bad one."""
+        self.rows.append(torch.stack([value.detach().float() for value in values]))
+        self.steps.append(step)
+        self.wall.append(time.time())
+        self.rates.append(learning_rate)
+        self.samples += samples
+        if self.first or len(self.rows) >= MAX_STEPS or time.monotonic() - self.sent >= INTERVAL:
+            self.flush(epoch)
+
+    def flush(self, epoch: int) -> None:
+        """Fetch and send what has been collected: one synchronisation."""
+        if not self.rows:
+            return
+        columns = torch.stack(self.rows).T.tolist()
+        bad = self._first_bad(columns)
+        keep = len(self.steps) if bad is None else bad[0] + 1
+        values = {
+            name: [_finite(x) for x in column[:keep]]
+            for name, column in zip(self.series, columns, strict=True)
+        }
+        values["lr"] = list(self.rates[:keep])
+        self.report(Metrics(steps=self.steps[:keep], wall=self.wall[:keep], values=values))
+        if bad is not None:
+            row, name, value = bad
+            raise Diverged(name, value, self.steps[row], self.rates[row])
+        self._progress(epoch)
+        self.rows, self.steps, self.wall, self.rates, self.samples = [], [], [], [], 0
+
+    def _progress(self, epoch: int) -> None:
+        now, step = time.monotonic(), self.steps[-1]
+        self.steps_done += len(self.steps)
+        rate = None if self.first else self.samples / max(now - self.sent, 1e-9)
+        # The whole session's pace, validation included: it is what the rest will take too.
+        eta = (self.total_steps - step) * (now - self.began) / self.steps_done
+        self.point(step, self.constants | ({} if rate is None else {"throughput": rate}))
+        self.report(
+            Progress(
+                step=step,
+                total_steps=self.total_steps,
+                epoch=epoch + 1,
+                epochs=self.epochs,
+                rate=rate,
+                eta=eta,
+            )
+        )
+        self.sent, self.first = now, False
+
+    def point(self, step: int, values: dict[str, float]) -> None:
+        """Values that are not measured at every step."""
+        block = {name: [_finite(value)] for name, value in values.items()}
+        self.report(Metrics(steps=[step], wall=[time.time()], values=block))
+
+    def _first_bad(self, columns: list[list[float]]) -> tuple[int, str, float] | None:
+        """(row, series, value) of the first value that is not finite; a term before the total it spoils."""
+        bad = [
+            (row, name == "loss/total", name, value)
+            for name, column in zip(self.series, columns, strict=True)
+            for row, value in enumerate(column)
+            if not math.isfinite(value)
+        ]
+        if not bad:
+            return None
+        row, _, name, value = min(bad, key=lambda item: item[:2])
+        return row, name, value
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
