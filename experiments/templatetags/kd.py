@@ -42,9 +42,23 @@ STATUSES: dict[str, Promise] = {
     "ready": gettext_lazy("Ready"),
     "online": gettext_lazy("Online"),
     "offline": gettext_lazy("Offline"),
+    "waiting": gettext_lazy("Waiting"),
+    "receiving": gettext_lazy("Receiving"),
+    "checking": gettext_lazy("Checking"),
+    "done": gettext_lazy("Done"),
+    "refused": gettext_lazy("Refused"),
 }
-# States that are not a run's own share the shape of the run state they resemble.
-STATUS_SHAPES = {"ready": "succeeded", "online": "running", "offline": "cancelled"}
+# States that are not a run's own share shape and colour with the run state they resemble.
+STATUS_LIKE = {
+    "ready": "succeeded",
+    "done": "succeeded",
+    "online": "succeeded",
+    "offline": "cancelled",
+    "waiting": "queued",
+    "receiving": "preparing",
+    "checking": "preparing",
+    "refused": "failed",
+}
 
 
 # Numbers
@@ -68,7 +82,8 @@ def significant(value: float, digits: int) -> str:
         return "∞" if value > 0 else f"{MINUS}∞"
     if value == 0:
         return "0"
-    size = math.floor(math.log10(abs(value)))
+    # Of the rounded number: 999.6 at three digits is 1000, a digit longer than it looks.
+    size = int(f"{value:.{digits - 1}e}".split("e")[1])
     if size < -4 or size >= 7:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         text = f"{mantissa}e{int(exponent)}"
@@ -230,25 +245,23 @@ def icon(name: str, label: str = "") -> SafeString:
 
 
 @register.simple_tag
-def status_icon(status: str, label: bool = True) -> SafeString:
+def status_icon(status: str) -> SafeString:
     """Only the shape of a state, in its colour; its name is read aloud."""
-    name = str(STATUSES.get(status, status)) if label else ""
+    name, like = str(STATUSES.get(status, status)), STATUS_LIKE.get(status, status)
     return format_html(
-        '<span class="status only" data-status="{}" title="{}">{}</span>',
-        status,
-        name,
-        icon(STATUS_SHAPES.get(status, status), name),
+        '<span class="status only" data-status="{}" title="{}">{}</span>', like, name, icon(like, name)
     )
 
 
 @register.simple_tag
 def status_badge(status: str, pill: bool = False) -> SafeString:
     """Shape, colour and name of a state."""
+    like = STATUS_LIKE.get(status, status)
     return format_html(
         '<span class="status{}" data-status="{}">{}{}</span>',
         " pill" if pill else "",
-        status,
-        icon(STATUS_SHAPES.get(status, status)),
+        like,
+        icon(like),
         STATUSES.get(status, status),
     )
 

@@ -4,6 +4,8 @@
 
 const root = document.documentElement;
 const $ = (selector, from = document) => from.querySelector(selector);
+// The words this file says itself, translated by the page.
+const word = (key) => $("#toasts").dataset[`word${key}`];
 const csrf = () => $('meta[name="csrf-token"]')?.content ?? "";
 
 function icon(name) {
@@ -60,7 +62,7 @@ function toast(text, { kind = "info", action, seconds } = {}) {
     });
     box.append(act);
   }
-  const dismiss = button("btn quiet small icon-only", "Dismiss", icon("close"));
+  const dismiss = button("btn quiet small icon-only", word("Dismiss"), icon("close"));
   dismiss.dataset.dismiss = "";
   box.append(dismiss);
   $("#toasts").append(box);
@@ -133,10 +135,10 @@ document.addEventListener("htmx:confirm", async (event) => {
 
 document.addEventListener("htmx:configRequest", (event) => { event.detail.headers["X-CSRFToken"] = csrf(); });
 document.addEventListener("htmx:responseError", (event) => {
-  const { status, statusText } = event.detail.xhr;
-  toast(status === 403 ? "You may not do this." : `The server answered ${status} ${statusText}.`, { kind: "bad" });
+  const { status } = event.detail.xhr;
+  toast(status === 403 ? word("Forbidden") : `${word("Refused")} (${status})`, { kind: "bad" });
 });
-document.addEventListener("htmx:sendError", () => toast("No connection to the server. Nothing was changed.", { kind: "bad" }));
+document.addEventListener("htmx:sendError", () => toast(word("Offline"), { kind: "bad" }));
 document.addEventListener("kd:toast", (event) => toast(event.detail.text, event.detail));
 
 // Clicks: data-open="dialog-id", data-close, data-dismiss, data-copy="text" or data-copy-from="selector", theme.
@@ -159,8 +161,8 @@ document.addEventListener("click", async (event) => {
 async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
-    toast("Copied", { kind: "ok", seconds: 2 });
-  } catch { toast("The browser did not allow copying.", { kind: "warn" }); }
+    toast(word("Copied"), { kind: "ok", seconds: 2 });
+  } catch { toast(word("Uncopied"), { kind: "warn" }); }
 }
 
 function showTheme() {
@@ -226,7 +228,7 @@ function refreshTimes() {
   for (const element of document.querySelectorAll("time[datetime][title]")) {
     const seconds = (Date.parse(element.dateTime) - Date.now()) / 1000;
     const [unit, size] = [["day", 86400], ["hour", 3600], ["minute", 60]].find(([, s]) => Math.abs(seconds) >= s * 0.98) ?? [];
-    if (unit && Math.abs(seconds) < 30 * 86400) element.textContent = format.format(Math.round(seconds / size), unit);
+    if (unit && Math.abs(seconds) < 30 * 86400) element.textContent = format.format(Math.round(seconds / size), unit).replace(". ", " ");
   }
 }
 
