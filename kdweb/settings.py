@@ -42,16 +42,22 @@ def switch(name: str) -> bool:
     return value == "1"
 
 
+def number(name: str, default: int) -> int:
+    value = os.environ.get(name) or str(default)
+    if not value.isdecimal():
+        raise ImproperlyConfigured(f"{name} = {value!r}: must be a whole number, such as {default}.")
+    return int(value)
+
+
 # --- Places -----------------------------------------------------------------------------------------------
 BASE_DIR = paths.CHECKOUT
 KDWEB_HOME = paths.home()
-KDWEB_DATA = KDWEB_HOME  # files of the models are stored as paths below it
 KDWEB_DATA = KDWEB_HOME  # datasets, teachers, runs and uploads, each in its folder
 KDWEB_LOGS = KDWEB_HOME / "logs"
 for name in ("datasets", "teachers", "runs", "uploads", "logs"):
     (KDWEB_HOME / name).mkdir(mode=0o700, exist_ok=True)
 
-KDWEB_PORT: int = env.int("KDWEB_PORT", default=8000)
+KDWEB_PORT = number("KDWEB_PORT", 8000)
 KDWEB_HTTPS = switch("KDWEB_HTTPS")
 # "web" fails fast when the broker is away; a worker waits for it. asgi.py and manage.py say web.
 KDWEB_PROCESS: str = env.str("KDWEB_PROCESS", default="worker")
@@ -196,7 +202,7 @@ STORAGES = {
     },
 }
 WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = DEBUG
-KDWEB_UPLOAD_LIMIT: int = env.int("KDWEB_UPLOAD_LIMIT", default=20 * 1024**3)  # bytes a file
+KDWEB_UPLOAD_LIMIT = number("KDWEB_UPLOAD_LIMIT", 20 * 1024**3)  # bytes a file
 # Folders of this machine that members may name as a dataset's source; none unless set.
 KDWEB_DATASET_ROOTS = [Path(root) for root in env.list("KDWEB_DATASET_ROOTS", default=[])]
 FILE_UPLOAD_TEMP_DIR = str(KDWEB_DATA / "uploads")  # the volume that is meant to be large
@@ -233,7 +239,7 @@ CELERY_BEAT_SCHEDULE = {
 if KDWEB_PROCESS == "web":  # a request must not wait for a broker that is away
     CELERY_TASK_PUBLISH_RETRY = False
     CELERY_BROKER_CONNECTION_RETRY = False
-    CELERY_BROKER_TRANSPORT_OPTIONS |= {"max_retries": 1}
+    CELERY_BROKER_TRANSPORT_OPTIONS |= {"max_retries": 1, "interval_start": 0}
 
 # --- Log --------------------------------------------------------------------------------------------------
 LOGGING = {
