@@ -15,15 +15,16 @@ from __future__ import annotations
 import importlib
 import logging
 import pkgutil
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from worker.distill.data._report import log
 from worker.distill.data.prepared import Meta
-from worker.distill.errors import spec_error
+from worker.distill.errors import StopRequested, spec_error
 from worker.distill.events import Reporter
 from worker.distill.spec import PrepareSpec, SpecError, Strict
 
@@ -55,8 +56,16 @@ def kinds() -> dict[str, Kind]:
     return found
 
 
-def prepare(spec: PrepareSpec, report: Reporter) -> dict[str, Any]:
+def prepare(
+    spec: PrepareSpec, report: Reporter, should_stop: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
     """The `prepare` command: convert a source of data; the result is Meta's public part."""
+
+    def report_or_stop(event: BaseModel) -> None:
+        if should_stop():
+            raise StopRequested  # the writer's half-made folder is removed on the way out
+        report(event)
+
     kind = kinds().get(spec.kind)
     if kind is None:
         raise SpecError(
@@ -68,7 +77,7 @@ def prepare(spec: PrepareSpec, report: Reporter) -> dict[str, Any]:
         options = kind.Options.model_validate(spec.options)
     except ValidationError as error:
         raise spec_error(error, "options") from error
-    meta = kind.prepare(options, spec.source, Path(spec.output), report)
+    meta = kind.prepare(options, spec.source, Path(spec.output), report_or_stop)
     for warning in meta.warnings:
         log(report, warning, "warning")
     sizes = ", ".join(f"{number:,} {name}" for name, number in meta.sizes.items() if number)

@@ -17,7 +17,8 @@ from worker.distill.data._layout import Item, Layout, read_layout, refuse_empty
 from worker.distill.data._report import tracked
 from worker.distill.data.prepared import SPLITS, Augmentation, Images, Meta, Skipped, Writer, stratified
 from worker.distill.events import Phase, Reporter
-from worker.distill.spec import Strict
+from worker.distill.sandbox import Forbidden, TooMuchTime, fenced
+from worker.distill.spec import SpecError, Strict
 
 KEY = "image_folder"
 TITLE = "Image folder"
@@ -27,6 +28,7 @@ SUMMARY = (
 )
 SOURCE = "upload"
 SPLIT_SEED = 0
+MEMORY, CPU_SECONDS = 4 << 30, 4 * 3600  # to read everything
 BATCH_BYTES = 16 << 20  # decoded pixels held in memory
 MAX_LISTED = 1000  # left-out files named in the result
 IMBALANCE = 20  # largest : smallest class from which a warning is due
@@ -60,6 +62,15 @@ class Options(Strict):
 
 def prepare(options: Options, source: str | None, output: Path, report: Reporter) -> Meta:
     assert source is not None  # data.prepare has asked for it
+    try:
+        with fenced(memory=MEMORY, cpu_seconds=CPU_SECONDS):
+            return _prepare(options, source, output, report)
+    except (MemoryError, TooMuchTime, Forbidden) as error:
+        problem = f"it cannot be read within the limits ({str(error) or 'too much memory'})."
+        raise SpecError("source", Path(source).name, problem, "Split it or shrink its images.") from error
+
+
+def _prepare(options: Options, source: str, output: Path, report: Reporter) -> Meta:
     report(Phase(name="data", detail="checking the archive"))
     with open_source(source) as container:
         layout = read_layout(container)
