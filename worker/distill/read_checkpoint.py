@@ -26,7 +26,32 @@ from torch import Tensor
 MAX_HEADER = 100_000_000  # the format's own limit
 MAX_TENSORS = 100_000
 MAX_PICKLE = 64 << 20
-MAX__OPCODES = """
+MAX_OPCODES = 5_000_000
+PIECE = 1 << 20
+SAVE_AGAIN = 'Save only the weights: torch.save(model.state_dict(), "weights.pt"), or as safetensors.'
+
+ITEM_BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
+STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+GLOBALS = {
+    "collections OrderedDict",
+    "collections Counter",  # MultiStepLR keeps its milestones in one
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+    *(f"torch {name}Storage" for name in STORAGES),
+}
+# What torch.save writes and torch's restricted unpickler knows.
+_OPCODES = """
     PROTO STOP MARK EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 BINPUT LONG_BINPUT BINGET
     LONG_BINGET BINUNICODE SHORT_BINSTRING BININT BININT1 BININT2 LONG1 NONE NEWTRUE NEWFALSE BINFLOAT SETITEM
     SETITEMS APPEND APPENDS REDUCE BUILD BINPERSID GLOBAL
@@ -108,13 +133,13 @@ def _span(name: str, entry: Any) -> tuple[int, int, str]:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise Refused(f"describes the tensor {_short(name)!r} wrongly")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in DTYPES:
-        known = ", ".join(DTYPES)
+    if dtype not in ITEM_BYTES:
+        known = ", ".join(ITEM_BYTES)
         raise Refused(f"has the tensor {_short(name)!r} of type {_short(dtype)}; read are {known}")
     if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
         raise Refused(f"gives the tensor {_short(name)!r} an impossible shape or place")
     begin, end = offsets
-    if end - begin != math.prod(shape) * DTYPES[dtype][1]:
+    if end - begin != math.prod(shape) * ITEM_BYTES[dtype]:
         raise Refused(f"gives the tensor {_short(name)!r} a place that does not fit its shape")
     return begin, end, name
 
