@@ -215,10 +215,9 @@ def _json_number(path: str) -> Any:
 
 
 def _gain() -> Any:
-    ended = Q(status__in=Run.ENDED, control__status__in=Run.ENDED)
-    return Case(
-        When(ended, then=F("accuracy") - F("control__accuracy")), default=None, output_field=FloatField()
-    )
+    measured = Q(status=Run.Status.SUCCEEDED, control__status=Run.Status.SUCCEEDED)
+    gain = When(measured, then=F("accuracy") - F("control__accuracy"))
+    return Case(gain, default=None, output_field=FloatField())
 
 
 def _progress() -> Any:
@@ -237,7 +236,11 @@ def _teacher() -> Any:
 
 ANNOTATIONS: dict[str, Callable[[], Any]] = {
     "shown_teacher": _teacher,
-    "shown_delta": lambda: ExpressionWrapper(F("accuracy") - F("shown_teacher"), output_field=FloatField()),
+    "shown_delta": lambda: Case(
+        When(status=Run.Status.SUCCEEDED, then=F("accuracy") - F("shown_teacher")),
+        default=None,
+        output_field=FloatField(),
+    ),
     "shown_gain": _gain,
     "shown_ratio": lambda: ExpressionWrapper(
         _json_number("results__teacher__parameters") / _json_number("results__student__parameters"),

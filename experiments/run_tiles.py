@@ -59,13 +59,13 @@ def _student(run: Run) -> Tile:
     label = "Teacher in the making" if run.purpose == Run.Purpose.TEACHER else "Student"
     if run.accuracy is None:
         return Tile(f"{label} accuracy", NOTHING, _not_yet(run), "student")
-    if run.status != Run.Status.SUCCEEDED:
+    if not run.measured:
         return Tile(f"{label} accuracy", pct(run.accuracy), "best validation so far", "student")
     split = (run.results.get("student") or {}).get("split", "test")
     return Tile(
         f"{label} accuracy",
         pct(run.accuracy),
-        f"top-1, {'validation' if split == 'val' else split}",
+        f"top-1 on the {'validation' if split == 'val' else split} split",
         "student",
     )
 
@@ -91,10 +91,8 @@ def no_control(run: Run) -> str:
         return "no control was run"
     if not control.ended:
         return f"the control is {control.state}"
-    if control.accuracy is None:
-        return (
-            f"the control {control.status}" if control.status != "cancelled" else "the control was cancelled"
-        )
+    if not control.measured:
+        return "the control was cancelled" if control.status == "cancelled" else "the control failed"
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -62,21 +63,45 @@ class Run(models.Model):
     architecture = models.ForeignKey(Architecture, on_delete=models.PROTECT, related_name="runs")
     student = models.ForeignKey(Student, null=True, blank=True, on_delete=models.PROTECT, related_name="runs")
     teacher = models.ForeignKey(
-        Teacher, null=True, blank=True, on_delete=models.PROTECT, related_name="runs", help_text="Learnt from."
+        Teacher,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="runs",
+        help_text="Learnt from.",
     )
     makes = models.OneToOneField(
-        Teacher, null=True, blank=True, on_delete=models.SET_NULL, related_name="made_by", help_text="Teacher made."
+        Teacher,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="made_by",
+        help_text="Teacher made.",
     )
     control = models.ForeignKey(
-        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="controlled", help_text="Its control."
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="controlled",
+        help_text="Its control.",
     )
     parent = models.ForeignKey(
-        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="clones", help_text="Cloned from."
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="clones",
+        help_text="Cloned from.",
     )
     training = models.JSONField(default=dict, help_text="spec.Training, resolved.")
     objective = models.JSONField(default=dict, help_text="spec.Objective, resolved.")
-    method_keys = models.CharField(max_length=300, blank=True, help_text="The objective's methods: kd+fitnet.")
-    owner = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="runs")
+    method_keys = models.CharField(
+        max_length=300, blank=True, help_text="The objective's methods: kd+fitnet."
+    )
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="runs"
+    )
     submission = models.UUIDField(
         null=True, unique=True, help_text="Given by the form: a double click makes one run."
     )
@@ -103,8 +128,12 @@ class Run(models.Model):
     live_cursor = models.CharField(
         max_length=40, default="0-0", help_text="Live frames up to here are in the database."
     )
-    metrics = models.JSONField(default=dict, help_text="{series: {last, best, min, max, step}}: lists read this.")
-    results = models.JSONField(default=dict, help_text="The engine's Result: student, teacher, device, seconds.")
+    metrics = models.JSONField(
+        default=dict, help_text="{series: {last, best, min, max, step}}: lists read this."
+    )
+    results = models.JSONField(
+        default=dict, help_text="The engine's Result: student, teacher, device, seconds."
+    )
     accuracy = models.FloatField(null=True, help_text="Final top-1, or the best validation so far.")
     parameters = models.BigIntegerField(null=True)
     bytes = models.BigIntegerField(null=True)
@@ -146,6 +175,11 @@ class Run(models.Model):
         return self.status in self.ENDED
 
     @property
+    def measured(self) -> bool:
+        """`accuracy` is the final evaluation, not the best validation so far."""
+        return self.status == self.Status.SUCCEEDED
+
+    @property
     def progress(self) -> float:
         """0 to 1."""
         if self.status == self.Status.SUCCEEDED:
@@ -162,11 +196,24 @@ class Run(models.Model):
         return None if value is None else float(value)
 
     @property
+    def delta_teacher(self) -> float | None:
+        """student − teacher, once the run has measured both."""
+        teacher = self.teacher_accuracy
+        if teacher is None or self.accuracy is None or not self.measured:
+            return None
+        return self.accuracy - teacher
+
+    @property
+    def took(self) -> timedelta | None:
+        """From the first start to the end, or until now."""
+        return (self.finished or timezone.now()) - self.started if self.started else None
+
+    @property
     def gain(self) -> float | None:
-        """Distillation gain: student − control, both ended."""
+        """Distillation gain: student − control, both measured at the end by the same code."""
         if self.control is None or self.accuracy is None or self.control.accuracy is None:
             return None
-        if not (self.ended and self.control.ended):
+        if not (self.measured and self.control.measured):
             return None
         return self.accuracy - self.control.accuracy
 

@@ -19,7 +19,7 @@ SHOWN = 8
 def home(request: HttpRequest) -> HttpResponse:
     """The page; for htmx the part that changes by itself."""
     if getattr(request, "project", None) is None:
-        return render(request, "home_no_project.html")
+        return render(request, "home/no_project.html")
     runs = visible(request)
     quiet = Q(status__in=Run.ACTIVE, lease_expires__lt=timezone.now())
     waiting = runs.filter(status=Run.Status.QUEUED)
@@ -33,7 +33,7 @@ def home(request: HttpRequest) -> HttpResponse:
         "workers": Worker.objects.alive().count(),
         **_first_steps(request.project),  # type: ignore[attr-defined]
     }
-    template = "home_live.html" if request.htmx else "home.html"  # type: ignore[attr-defined]
+    template = "home/_live.html" if request.htmx else "home.html"  # type: ignore[attr-defined]
     return render(request, template, context)
 
 

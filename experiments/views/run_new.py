@@ -51,8 +51,8 @@ def _page(request: HttpRequest, project: Project, form: RunForm, status: int = 2
     context = {
         "form": form,
         "networks": networks(project),
-        "presets": plan_facts.PRESETS,
         "purpose_help": PURPOSE_HELP,
+        **_preset_context(request.POST, chosen="kd" if _untouched(form) else ""),
         "has_dataset": Dataset.objects.filter(project=project).exists(),
         **_judged(request, form),
     }
@@ -225,13 +225,32 @@ def run_objective(request: HttpRequest) -> HttpResponse:
     project = require_member(request)
     objective = _preset(request.GET)
     form = RunForm(project, plan=Plan(project=project.pk, dataset=0, objective=objective))
-    return render(request, "runs/_objective.html", {"form": form})
+    context = {"form": form, "formula": plan_facts.formula(objective), **_preset_context(request.GET)}
+    return render(request, "runs/_objective.html", context)
 
 
 def _preset(data: Any) -> Objective:
-    name = data.get("preset", "kd")
+    numbers = _preset_context(data, chosen="kd")
+    return plan_facts.preset(numbers["preset"], numbers["alpha"], numbers["temperature"])
+
+
+def _preset_context(data: Any, chosen: str = "") -> dict[str, Any]:
+    """The preset's own controls: which it is, its α and T."""
+    name = data.get("preset") or chosen
+    name = name if name in plan_facts.PRESETS else ""
     alpha, temperature = _number(data.get("alpha"), 0.0, 1.0), _number(data.get("temperature"), 0.05, 100.0)
-    return plan_facts.preset(name if name in plan_facts.PRESETS else "kd", alpha, temperature or 4.0)
+    return {
+        "presets": plan_facts.PRESETS,
+        "preset": name,
+        "preset_help": plan_facts.PRESET_HELP.get(name, ""),
+        "alpha": plan_facts.DEFAULT_ALPHA.get(name, 0.9) if alpha is None else alpha,
+        "temperature": 4.0 if temperature is None else temperature,
+    }
+
+
+def _untouched(form: RunForm) -> bool:
+    """A fresh form shows the preset it begins with; a cloned one its own terms."""
+    return not form.is_bound and (form.start is None or form.start.parent is None)
 
 
 def _number(text: str | None, low: float, high: float) -> float | None:

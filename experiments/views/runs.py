@@ -79,6 +79,7 @@ def _columns(query: str, sort: str) -> list[dict[str, str]]:
             {
                 "key": key,
                 "label": column.label,
+                "num": "num" if column.first else "",
                 "sorted": ("descending" if down else "ascending") if on else "",
                 "href": "?" + urlencode({"q": query, "sort": following}),
             }
@@ -137,7 +138,7 @@ def _csv(runs: QuerySet[Run]) -> Iterator[str]:
 
 
 def _cells(run: Run) -> list[Any]:
-    ratios, took = run.compression(), run.finished and run.started and run.finished - run.started
+    ratios, took = run.compression(), run.took
     return [
         run.pk,
         run.name,
