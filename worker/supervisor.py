@@ -43,7 +43,7 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "MALLOC_TOP_PAD_": "268435456",
 }
-BLOCK = 1 << 16
+PIPE = 1 << 20  # roomy: the engine must not wait while its events are written to the database
 MAX_EVENT = 1 << 28  # bytes without a line's end: that is no event any more
 PR_SET_PDEATHSIG = 1
 
@@ -81,6 +81,7 @@ class Engine:
             cwd=ROOT,
             env=environment() | dict(env or {}),
             start_new_session=True,
+            pipesize=PIPE,
             preexec_fn=_prepare(os.getpid()),
         )
         assert self.process.stdout is not None
@@ -130,7 +131,7 @@ class Engine:
 
     def _drain(self, key: selectors.SelectorKey) -> list[Event]:
         try:
-            block = os.read(key.fd, BLOCK)
+            block = os.read(key.fd, PIPE)
         except BlockingIOError:
             return []
         buffer = self.buffers[key.data]

@@ -1,0 +1,67 @@
+"""What the workers say they can do, as rows: forms, checks and help pages are rendered from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models, transaction
+from django.utils import timezone
+
+from .models import Architecture, DatasetKind, Method, Worker
+
+
+def publish(catalogue: dict[str, Any]) -> None:
+    """The engine's catalogue into the tables. What it no longer offers stays, for the runs that used it."""
+    with transaction.atomic():
+        _methods(catalogue["methods"], catalogue.get("broken_methods", {}))
+        _store(DatasetKind, catalogue["dataset_kinds"])
+        _store(Architecture, catalogue["architectures"])
+
+
+def _store(model: type[models.Model], said: list[dict[str, Any]]) -> None:
+    """One statement for all: there are more than a thousand architectures."""
+    if not said:
+        return
+    kept = [field.name for field in model._meta.concrete_fields if field.name in said[0]]
+    model._default_manager.bulk_create(
+        [model(**{name: row[name] for name in kept}) for row in said],
+        batch_size=200,
+        update_conflicts=True,
+        unique_fields=["key"],
+        update_fields=[name for name in kept if name != "key"],
+    )
+
+
+def _methods(offered: list[dict[str, Any]], broken: dict[str, str]) -> None:
+    working = {"available": True, "problem": ""}
+    _store(Method, [method | {"tasks": method["task_forms"]} | working for method in offered])
+    gone = Method.objects.exclude(key__in=[method["key"] for method in offered])
+    gone.update(available=False, problem="No worker offers it any more.")
+    for key, problem in broken.items():
+        values = {"available": False, "problem": problem}
+        Method.objects.update_or_create(key=key, defaults=values, create_defaults=values | {"title": key})
+
+
+def announce(name: str, queue: str, host: str, catalogue: dict[str, Any]) -> None:
+    """A worker that has started: its device and versions."""
+    devices = catalogue["devices"]
+    best = devices[0] if devices else {"name": "cpu", "description": "CPU"}
+    now = timezone.now()
+    Worker.objects.update_or_create(
+        name=name,
+        defaults={
+            "host": host,
+            "queue": queue,
+            "device": best["description"],
+            "device_kind": best["name"].partition(":")[0],
+            "versions": catalogue["versions"],
+            "started": now,
+            "heartbeat": now,
+            "run": None,
+        },
+    )
+
+
+def heartbeat(name: str, **values: Any) -> None:
+    """It lives. Before it has announced itself there is nothing to touch."""
+    Worker.objects.filter(name=name).update(heartbeat=timezone.now(), **values)

@@ -1,0 +1,125 @@
+"""That a worker is there: what it offers when it starts, a heartbeat while it lives, the word that it drains.
+
+Everything here runs in the worker's main process, on Celery's own timer: a thread could hold a lock at the
+very moment Celery forks a new pool process. torch is never imported: the catalogue comes from a child.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from pathlib import Path
+from typing import Any
+
+import psutil
+from celery import bootsteps, signals
+from django.conf import settings
+from django.db import connections
+
+from experiments import publish, queue
+from experiments.lifecycle import RENEW_EVERY
+from kdweb import paths
+from kdweb.celery import app
+from worker.distill.events import Failed, Result
+from worker.supervisor import CATALOGUE, Engine
+
+log = logging.getLogger(__name__)
+
+
+def queues() -> list[str]:
+    """What this worker listens to."""
+    return sorted(app.amqp.queues.consume_from)
+
+
+def takes_runs() -> bool:
+    return queues() != [queue.CONTROL]
+
+
+def usage() -> dict[str, float]:
+    """Of the machine, in percent."""
+    return {"cpu": psutil.cpu_percent(), "memory": psutil.virtual_memory().percent}
+
+
+# --- Draining ---------------------------------------------------------------------------------------------
+def _drain_file(worker: str) -> Path:
+    return paths.make_private(paths.runtime_dir(settings.KDWEB_HOME)) / f"drain-{worker}"
+
+
+def draining(worker: str) -> bool:
+    """Whether the worker shuts down; asked by its pool processes, which get no signal."""
+    return _drain_file(worker).exists()
+
+
+@signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
+def _drain(sender: str, **_: Any) -> None:
+    _drain_file(sender).touch()
+
+
+# --- Presence ---------------------------------------------------------------------------------------------
+class Announcement:
+    """Asks a child for the catalogue and publishes it when it comes."""
+
+    def __init__(self) -> None:
+        self.child: Engine | None = Engine(CATALOGUE)
+
+    def look(self, worker: str) -> None:
+        if self.child is None:
+            return
+        if not self.child.done:
+            self.child.read(0)
+            return
+        child, self.child = self.child, None
+        match child.ending:
+            case Result(data=catalogue):
+                publish.publish(catalogue)
+                publish.announce(worker, ",".join(queues()), socket.gethostname(), catalogue)
+                log.info("Published %d methods.", len(catalogue["methods"]))
+            case Failed(message=message, traceback=traceback):
+                log.error("There is no catalogue: %s\n%s", message, traceback)
+            case _:
+                log.error("There is no catalogue. %s", child.reason())
+        child.close()
+
+
+class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Begins anew with every connection to the broker: Celery clears the timer when it loses one."""
+
+    requires = {"celery.worker.consumer.tasks:Tasks"}
+    announcement: Announcement | None = None
+
+    def start(self, consumer: Any) -> None:
+        name = consumer.hostname
+        if not takes_runs():
+            return
+        if Presence.announcement is None:
+            Presence.announcement = Announcement()
+        self.timers = [
+            consumer.timer.call_repeatedly(0.5, _safely, (Presence.announcement.look, name)),
+            consumer.timer.call_repeatedly(RENEW_EVERY, _safely, (_beat, name)),
+        ]
+
+    def stop(self, consumer: Any) -> None:
+        for timer in getattr(self, "timers", ()):
+            timer.cancel()
+
+
+def _beat(worker: str) -> None:
+    publish.heartbeat(worker, usage=usage())
+
+
+def _safely(act: Any, worker: str) -> None:
+    """Whatever happens, the worker goes on; and no connection is open when Celery forks."""
+    try:
+        act(worker)
+    except Exception as error:
+        log.warning("Heartbeat of %s: %s", worker, error)
+    finally:
+        connections.close_all()
+
+
+@signals.worker_init.connect(weak=False)  # type: ignore[untyped-decorator]
+def _not_draining(sender: Any, **_: Any) -> None:
+    _drain_file(sender.hostname).unlink(missing_ok=True)
+
+
+app.steps["consumer"].add(Presence)
