@@ -6,7 +6,20 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 
 from experiments import api
-from experiments.views import compare, home, live, projects, run, run_new, runs
+from experiments.views import (
+    catalogue,
+    compare,
+    datasets,
+    home,
+    live,
+    projects,
+    run,
+    run_new,
+    runs,
+    students,
+    teachers,
+    uploads,
+)
 
 people = [
     path("login/", LoginView.as_view(), name="login"),
@@ -34,10 +47,36 @@ runs_pages = [
     path("compare/", compare.run_compare, name="run_compare"),
 ]
 
+catalogue_pages = [
+    path("datasets/", datasets.dataset_list, name="dataset_list"),
+    path("datasets/new/", datasets.dataset_new, name="dataset_new"),
+    path("datasets/<int:pk>/", datasets.dataset_detail, name="dataset_detail"),
+    path("datasets/<int:pk>/samples/<int:label>/<int:n>", datasets.dataset_sample, name="dataset_sample"),
+    path("datasets/<int:pk>/retry", datasets.dataset_retry, name="dataset_retry"),
+    path("datasets/<int:pk>/delete", datasets.dataset_delete, name="dataset_delete"),
+    path("teachers/", teachers.teacher_list, name="teacher_list"),
+    path("teachers/new/", teachers.teacher_new, name="teacher_new"),
+    path("teachers/upload/", teachers.teacher_upload, name="teacher_upload"),
+    path("teachers/<int:pk>/", teachers.teacher_detail, name="teacher_detail"),
+    path("teachers/<int:pk>/weights", teachers.teacher_weights, name="teacher_weights"),
+    path("teachers/<int:pk>/delete", teachers.teacher_delete, name="teacher_delete"),
+    path("students/", students.student_list, name="student_list"),
+    path("students/new/", students.student_new, name="student_new"),
+    path("students/<int:pk>/", students.student_detail, name="student_detail"),
+    path("students/<int:pk>/delete", students.student_delete, name="student_delete"),
+    path("uploads/start/<slug:purpose>", uploads.upload_start, name="upload_start"),
+    path("uploads/<uuid:pk>/", uploads.upload_status, name="upload_status"),
+    path("uploads/<uuid:pk>/piece", uploads.upload_piece, name="upload_piece"),
+    path("uploads/<uuid:pk>/cancel", uploads.upload_cancel, name="upload_cancel"),
+    path("methods/", catalogue.method_list, name="method_list"),
+    path("methods/architectures", catalogue.architecture_options, name="architecture_options"),
+    path("workers/", catalogue.worker_list, name="worker_list"),
+]
+
 live_and_api = [
     path("runs/live", live.runs_live, name="runs_live"),
     path("runs/<int:pk>/live", live.run_live, name="run_live"),
     path("api/", include((api.patterns(), "api"))),
 ]
 
-urlpatterns = [*live_and_api, *people, *runs_pages]
+urlpatterns = [*live_and_api, *people, *runs_pages, *catalogue_pages]

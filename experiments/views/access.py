@@ -16,19 +16,28 @@ def current_project(request: HttpRequest) -> Project:
     return project
 
 
-def require_role(request: HttpRequest, role: Role) -> Project:
-    project = current_project(request)
+def require_role(request: HttpRequest, role: Role, project: Project | None = None) -> Project:
+    """The project (of a row, else the current one), if the person holds at least `role` in it."""
+    project = project or current_project(request)
     if not project.may(request.user, role):
         raise PermissionDenied(f"This needs the role {role.label.lower()} in {project}.")
     return project
 
 
-def require_member(request: HttpRequest) -> Project:
-    return require_role(request, Role.MEMBER)
+def require_member(request: HttpRequest, project: Project | None = None) -> Project:
+    return require_role(request, Role.MEMBER, project)
 
 
-def require_maintainer(request: HttpRequest) -> Project:
-    return require_role(request, Role.MAINTAINER)
+def require_maintainer(request: HttpRequest, project: Project | None = None) -> Project:
+    return require_role(request, Role.MAINTAINER, project)
+
+
+def allowed(request: HttpRequest, project: Project) -> dict[str, bool]:
+    """What the page of a row offers: by the role in the row's project, which may not be the current one."""
+    return {
+        "may_start": project.may(request.user, Role.MEMBER),
+        "may_manage": project.may(request.user, Role.MAINTAINER),
+    }
 
 
 def require_admin(request: HttpRequest) -> Project:
