@@ -253,12 +253,12 @@ def end_leftovers(pid_file: Path) -> None:
             process = psutil.Process(pid)
             if abs(process.create_time() - created) < 1:  # else the number is somebody else's by now
                 left.append(process)
-    _, stubborn = psutil.wait_procs(left, timeout=5)  # they were asked when their supervisor died
+    _, stubborn = psutil.wait_procs(left, timeout=3)  # they were asked when their supervisor died
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in stubborn:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
-        _, stubborn = psutil.wait_procs(stubborn, timeout=5)
+        _, stubborn = psutil.wait_procs(stubborn, timeout=3)
 
 
 @contextlib.contextmanager
