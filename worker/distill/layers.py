@@ -18,6 +18,7 @@ from worker.distill.bridge import layout
 from worker.distill.spec import SpecError
 
 Size = int | tuple[int, int]  # of an image: the side of a square, or (H, W)
+MAX_CLASS_TOKENS = 2  # class and distillation token, before tokens that form a grid
 GROUPS = 4  # stages of a network without a pyramid of resolutions, such as a ViT
 
 
@@ -66,7 +67,7 @@ def meta_forward(model: nn.Module, in_channels: int, image_size: Size) -> Any:
     try:
         with evaluating(model), torch.no_grad():
             return torch.func.functional_call(model, state, (image,))
-    except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
+    except Exception as error:  # whatever a network of any library says about an input it was not made for
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise SpecError(
             "image_size",
@@ -143,17 +144,19 @@ def _match(
 
 
 def _pixels(layers: Sequence[Layer]) -> dict[str, int]:
-    """H·W of every map by path, whether channels come first (C, H, W) or last (H, W, C)."""
+    """H·W of every map by path: channels first (C, H, W) or last (H, W, C), or tokens that form a grid."""
     shaped = [layer for layer in layers if len(layer.shape) == 3]
-    if not shaped:
-        return {}
     # The first map comes from a convolution, channels first: it shows the image's proportions.
     image = (shaped[0].shape[1], shaped[0].shape[2]) if len(shaped) > 1 else (1, 1)
     pixels = {}
-    for layer in shaped:
-        found = layout(layer.shape, image)
+    for layer in layers:
+        try:
+            found = layout(layer.shape, image)
+        except ValueError:  # tokens that form no grid, or no shape of a feature at all
+            continue
         # Within a pixel of the image's proportions; an attention's (heads, tokens, width) is no map.
-        if abs(found.height * image[1] - found.width * image[0]) < max(image):
+        alike = abs(found.height * image[1] - found.width * image[0]) < max(image)
+        if found.kind != "vector" and found.prefix <= MAX_CLASS_TOKENS and alike:
             pixels[layer.path] = found.height * found.width
     return pixels
 

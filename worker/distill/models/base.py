@@ -109,8 +109,8 @@ def unfit(key: str, image_size: int, in_channels: int, reason: BaseException) ->
     return SpecError(
         "image_size",
         image_size,
-        f"{key} does not work on {image_size}×{image_size} images, {in_channels} channels ({_words(reason)}).",
-        "Choose images of the size it was made for (often 224), or a network for small ones such as resnet20.",
+        f"{key} cannot take {image_size}×{image_size} images of {in_channels} channels ({_words(reason)}).",
+        "Choose images of the size it was made for, often 224, or a net for small ones such as resnet20.",
     )
 
 

@@ -66,7 +66,7 @@ def build(key: str, *, num_classes: int, in_channels: int, image_size: int, pret
         if pretrained:
             raise download_failed(key, error) from error
         if isinstance(error, NotImplementedError):
-            raise  # it computes while it is built, which no meta device can: profile.py then builds it for real
+            raise  # it computes while it is built, which no meta device can: profile.py tries without
         raise unfit(key, image_size, in_channels, error) from error
     verify(model, key, in_channels, image_size)
     return model

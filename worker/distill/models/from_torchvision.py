@@ -20,7 +20,7 @@ MIN_IMAGE_SIZE = {
     "densenet": 29,
     "googlenet": 15,
     "inception": 75,
-    "maxvit": 224,
+    "maxvit": 221,
     "squeezenet1_0": 21,
     "squeezenet1_1": 17,
     "vgg": 32,
@@ -97,9 +97,8 @@ def _options(name: str, image_size: int) -> dict[str, Any]:
 def _load_pretrained(model: nn.Module, name: str, image_size: int) -> None:
     """Copy torchvision's best weights, all that fit: with other classes the classifier stays as it is."""
     models = _models()
-    one_output = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
     try:
-        source: nn.Module = models.get_model(name, weights="DEFAULT", **one_output)
+        source: nn.Module = models.get_model(name, weights="DEFAULT")
     except Exception as error:
         raise download_failed(PREFIX + name, error) from error
     state = source.state_dict()
