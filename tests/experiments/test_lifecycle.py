@@ -1,0 +1,378 @@
+"""Who may change a run, from what to what, and what else happens then."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.utils import timezone
+
+from experiments import jobs, lifecycle, queue, stream
+from experiments.models import Artifact, Attempt, Dataset, Run, RunEvent, Teacher
+from experiments.models.catalogue import Readiness
+from worker.supervisor import ROOT
+
+from .make import a_dataset, a_run, a_running_run, a_teacher
+
+pytestmark = pytest.mark.django_db
+
+RESULT = {
+    "student": {"top1": 0.9, "parameters": 10, "bytes": 40, "flops": 20, "latency_p50_ms": 0.5},
+    "teacher": None,
+    "steps": 100,
+    "device": "cpu",
+    "seconds": 1.0,
+}
+PAST = timezone.now() - timedelta(minutes=5)
+
+
+@pytest.fixture(autouse=True)
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
+    """Messages as they would go to the broker, and no Redis."""
+    messages: list[tuple[str, object]] = []
+    monkeypatch.setattr(queue, "_send", lambda task, key, to: messages.append((task, key)))
+    monkeypatch.setattr(queue, "waiting_messages", lambda name: len(messages))
+    monkeypatch.setattr(stream, "publish", lambda run_id, frame: None)
+    return messages
+
+
+def queued(**values: object) -> Run:
+    return a_run(**({"status": Run.Status.QUEUED, "queued": timezone.now()} | values))
+
+
+def lost(**values: object) -> Run:
+    run = a_running_run(**({"lease_expires": PAST} | values))
+    Attempt.objects.create(run=run, number=run.fence, worker="gone")
+    return run
+
+
+def fresh(run: Run) -> Run:
+    return Run.objects.get(pk=run.pk)
+
+
+# --- Submit and claim -------------------------------------------------------------------------------------
+def test_a_submitted_run_is_queued_and_sent_after_the_commit(sent, django_capture_on_commit_callbacks):
+    run = a_run()
+    with django_capture_on_commit_callbacks(execute=True):
+        assert lifecycle.submit(run, "ada")
+        assert sent == []
+    assert sent == [("worker.tasks.run", run.pk)]
+    assert fresh(run).status == "queued"
+    event = RunEvent.objects.get(run=run)
+    assert (event.status, event.actor, event.text) == ("queued", "ada", "Submitted.")
+
+
+def test_a_double_submit_is_one_submit():
+    run = a_run()
+    assert lifecycle.submit(run, "ada")
+    assert not lifecycle.submit(run, "ada")
+    assert RunEvent.objects.count() == 1
+
+
+def test_a_claim_takes_the_lease_and_the_next_fence():
+    run = queued()
+    claimed = lifecycle.claim(run.pk, "cpu0@here", "CPU")
+    assert claimed is not None
+    assert (claimed.pk, claimed.status, claimed.fence, claimed.lease_owner) == (
+        run.pk,
+        "preparing",
+        1,
+        "cpu0@here",
+    )
+    assert claimed.lease_expires > timezone.now()
+    assert claimed.started is not None
+    attempt = Attempt.objects.get()
+    assert (attempt.number, attempt.worker, attempt.device) == (1, "cpu0@here", "CPU")
+    assert lifecycle.claim(run.pk, "cpu1@here") is None
+
+
+def test_the_named_run_comes_first_among_equals():
+    queued(name="older")
+    named = queued(name="named")
+    assert lifecycle.claim(named.pk, "w").pk == named.pk
+
+
+def test_a_message_whose_run_is_gone_takes_the_best_that_waits():
+    queued(name="young")
+    old = queued(name="old", queued=PAST)
+    important = queued(name="important", priority=5)
+    assert lifecycle.claim(999, "w").pk == important.pk
+    assert lifecycle.claim(999, "w").pk == old.pk
+
+
+def test_a_run_whose_teacher_is_in_the_making_waits():
+    teacher = a_teacher(status=Readiness.PREPARING)
+    run = queued(teacher=teacher)
+    assert lifecycle.claim(run.pk, "w") is None
+    assert fresh(run).status == "queued"
+    Teacher.objects.update(status=Readiness.READY)
+    assert lifecycle.claim(run.pk, "w") is not None
+
+
+def test_a_run_whose_dataset_is_being_prepared_waits():
+    run = queued(dataset=a_dataset("slow", status=Readiness.PREPARING))
+    assert lifecycle.claim(run.pk, "w") is None
+
+
+@pytest.mark.parametrize("what", ["teacher", "dataset"])
+def test_a_run_whose_input_failed_fails_with_the_reason(what):
+    if what == "teacher":
+        run = queued(teacher=a_teacher(status=Readiness.FAILED, error="It diverged."))
+    else:
+        run = queued(dataset=a_dataset("broken", status=Readiness.FAILED, error="It diverged."))
+    assert lifecycle.claim(run.pk, "w") is None
+    assert fresh(run).status == "failed"
+    assert what in fresh(run).reason
+    assert "It diverged." in fresh(run).reason
+
+
+def test_a_silent_run_is_claimed_again_with_the_next_fence():
+    run = lost()
+    claimed = lifecycle.claim(run.pk, "w2")
+    assert (claimed.fence, claimed.status) == (2, "preparing")
+    first, second = Attempt.objects.all()
+    assert (first.outcome, second.outcome) == ("lost", "")
+
+
+def test_a_run_with_a_living_worker_is_nobody_elses():
+    run = a_running_run(lease_expires=timezone.now() + timedelta(seconds=5))
+    assert lifecycle.claim(run.pk, "w2") is None
+
+
+def test_three_silent_attempts_at_one_place_are_enough():
+    run = lost()
+    for number in (2, 3):
+        assert lifecycle.claim(run.pk, f"w{number}").fence == number
+        Run.objects.filter(pk=run.pk).update(lease_expires=PAST, step=70)
+    assert lifecycle.claim(run.pk, "w4") is None
+    assert fresh(run).status == "failed"
+    assert "silent 3 times at step 70" in fresh(run).reason
+
+
+def test_an_attempt_that_reached_a_checkpoint_does_not_count_as_stuck():
+    run = lost()
+    for number in (2, 3, 4, 5):
+        Artifact.objects.create(
+            run=run, kind="resume", path=f"{number}", sha256="", bytes=1, step=number, fence=number - 1
+        )
+        assert lifecycle.claim(run.pk, "w").fence == number
+        Run.objects.filter(pk=run.pk).update(lease_expires=PAST)
+
+
+# --- Fencing ----------------------------------------------------------------------------------------------
+def test_a_stale_attempt_changes_nothing():
+    run = lost()
+    lifecycle.claim(run.pk, "w2")
+    before = Run.objects.filter(pk=run.pk).values().get()
+    assert not lifecycle.renew(run.pk, 1)
+    assert not lifecycle.write(run.pk, 1, step=999)
+    assert not lifecycle.running(run.pk, 1)
+    assert not lifecycle.succeed(run.pk, 1, RESULT)
+    assert not lifecycle.fail(run.pk, 1, "from the dead")
+    assert not lifecycle.stopped(run.pk, 1)
+    assert Run.objects.filter(pk=run.pk).values().get() == before
+    assert lifecycle.renew(run.pk, 2)
+
+
+@pytest.mark.parametrize("status", Run.ENDED)
+def test_an_ended_run_stays_as_it_ended(status):
+    run = a_run(status=status, fence=1)
+    assert not lifecycle.submit(run, "ada")
+    assert not lifecycle.request_stop(run, "ada")
+    assert lifecycle.claim(run.pk, "w") is None
+    assert not lifecycle.succeed(run.pk, 1, RESULT)
+    assert not lifecycle.fail(run.pk, 1, "too late")
+    assert fresh(run).status == status
+
+
+def test_every_edge_that_is_not_drawn_is_refused():
+    for target, sources in lifecycle.SOURCES.items():
+        for source in Run.Status.values:
+            run = a_run(status=source, fence=1)
+            done = lifecycle._change(run.pk, target, lifecycle.Q(), "test")
+            assert done == (source in sources)
+            assert fresh(run).status == (target if done else source)
+
+
+# --- The end ----------------------------------------------------------------------------------------------
+def test_a_success_fills_the_columns_that_lists_read():
+    run = a_running_run()
+    Attempt.objects.create(run=run, number=1, worker="w")
+    assert lifecycle.succeed(run.pk, 1, RESULT)
+    run = fresh(run)
+    assert (run.status, run.accuracy, run.parameters, run.bytes, run.flops) == ("succeeded", 0.9, 10, 40, 20)
+    assert (run.latency_ms, run.step, run.total_steps, run.lease_owner) == (0.5, 100, 100, "")
+    assert run.results == RESULT
+    assert run.finished is not None
+    assert run.attempts.get().outcome == "succeeded"
+
+
+def test_a_teacher_in_the_making_becomes_ready_and_wakes_who_waits(sent, django_capture_on_commit_callbacks):
+    teacher = a_teacher(status=Readiness.PREPARING)
+    run = a_running_run(purpose=Run.Purpose.TEACHER, makes=teacher)
+    waits = queued(teacher=teacher)
+    Artifact.objects.create(
+        run=run, kind="student", path="runs/1/1/s.safetensors", sha256="ab", bytes=1, step=100, fence=1
+    )
+    with django_capture_on_commit_callbacks(execute=True):
+        assert lifecycle.succeed(run.pk, 1, RESULT)
+    teacher.refresh_from_db()
+    assert (teacher.status, teacher.weights, teacher.sha256) == ("ready", "runs/1/1/s.safetensors", "ab")
+    assert teacher.metrics == RESULT["student"]
+    assert sent == [("worker.tasks.run", waits.pk)]
+
+
+def test_a_failed_or_cancelled_training_leaves_a_failed_teacher():
+    failed = a_running_run(purpose=Run.Purpose.TEACHER, makes=a_teacher("a", status=Readiness.PREPARING))
+    lifecycle.fail(failed.pk, 1, "loss is NaN at step 3. Lower the learning rate.")
+    waits = queued(purpose=Run.Purpose.TEACHER, makes=a_teacher("b", status=Readiness.PREPARING))
+    lifecycle.request_stop(waits, "ada")
+    first, second = Teacher.objects.order_by("name")
+    assert (first.status, second.status) == ("failed", "failed")
+    assert "Lower the learning rate." in first.error
+    assert "cancelled" in second.error
+
+
+def test_a_failure_says_why():
+    run = a_running_run()
+    lifecycle.fail(run.pk, 1, "x" * 2000)
+    assert fresh(run).reason == "x" * 2000
+    assert len(RunEvent.objects.get().text) == 500
+
+
+# --- Stopping ---------------------------------------------------------------------------------------------
+def test_what_waits_is_cancelled_at_once():
+    run = queued()
+    assert lifecycle.request_stop(run, "ada")
+    assert (fresh(run).status, fresh(run).finished is not None) == ("cancelled", True)
+    assert lifecycle.claim(run.pk, "w") is None
+
+
+def test_what_runs_is_asked_and_cancelled_when_it_has_stopped():
+    run = a_running_run()
+    assert lifecycle.request_stop(run, "ada")
+    assert fresh(run).status == "running"
+    assert lifecycle.stop_wanted(run.pk)
+    assert lifecycle.stopped(run.pk, 1)
+    assert fresh(run).status == "cancelled"
+
+
+def test_a_worker_that_shuts_down_hands_its_run_back(sent, django_capture_on_commit_callbacks):
+    run = a_running_run()
+    Attempt.objects.create(run=run, number=1, worker="w")
+    with django_capture_on_commit_callbacks(execute=True):
+        assert lifecycle.stopped(run.pk, 1)
+    assert fresh(run).status == "queued"
+    assert sent == [("worker.tasks.run", run.pk)]
+    assert run.attempts.get().outcome == "handed back"
+    assert lifecycle.claim(run.pk, "w2").fence == 2
+
+
+# --- The sweep --------------------------------------------------------------------------------------------
+def test_the_sweep_sends_what_waits_without_a_message(sent, django_capture_on_commit_callbacks):
+    runs = [queued(), lost(name="silent")]
+    queued(name="waits for its teacher", teacher=a_teacher(status=Readiness.PREPARING))
+    for _ in range(3):
+        with django_capture_on_commit_callbacks(execute=True):
+            lifecycle.sweep()
+    assert sorted(sent) == sorted(("worker.tasks.run", run.pk) for run in runs)
+
+
+def test_the_sweep_sends_nothing_while_the_broker_is_away(
+    monkeypatch, sent, django_capture_on_commit_callbacks
+):
+    queued()
+    monkeypatch.setattr(queue, "waiting_messages", lambda name: None)
+    with django_capture_on_commit_callbacks(execute=True):
+        lifecycle.sweep()
+    assert sent == []
+
+
+def test_the_sweep_cancels_a_stopped_run_whose_worker_is_silent():
+    run = lost(stop_requested=True)
+    lifecycle.sweep()
+    assert fresh(run).status == "cancelled"
+
+
+def test_the_sweep_is_cheap(django_assert_max_num_queries):
+    for number in range(30):
+        queued(name=f"run {number}")
+    with django_assert_max_num_queries(4):
+        lifecycle.sweep()
+
+
+def test_short_work_is_held_by_one_and_sent_again_when_its_worker_dies(
+    sent, django_capture_on_commit_callbacks
+):
+    dataset = a_dataset("new", status=Readiness.PREPARING)
+    held = jobs.take(Dataset, dataset.pk)
+    assert held is not None
+    assert jobs.take(Dataset, dataset.pk) is None
+    with django_capture_on_commit_callbacks(execute=True):
+        jobs.sweep()
+    assert sent == []
+    Dataset.objects.update(lease_expires=PAST)
+    with django_capture_on_commit_callbacks(execute=True):
+        jobs.sweep()
+    assert sent == [("worker.tasks.prepare_dataset", dataset.pk)]
+    again = jobs.take(Dataset, dataset.pk)
+    assert not jobs.finish(held, status=Readiness.READY)
+    assert jobs.finish(again, status=Readiness.READY)
+    assert Dataset.objects.get(pk=dataset.pk).tries == 0
+
+
+def test_short_work_that_kills_its_worker_is_given_up():
+    dataset = a_dataset("deadly", status=Readiness.PREPARING)
+    for _ in range(jobs.MAX_TRIES):
+        assert not jobs.gave_up(jobs.take(Dataset, dataset.pk))
+        Dataset.objects.update(lease_expires=PAST)
+    assert "died 3 times" in jobs.gave_up(jobs.take(Dataset, dataset.pk))
+
+
+# --- Many at once -----------------------------------------------------------------------------------------
+RACE = """
+import json, multiprocessing, os, django; django.setup()
+from django.core.management import call_command
+from django.db import connections
+from experiments import lifecycle
+from tests.experiments.make import a_run
+
+def claim_all(start):
+    start.wait()
+    mine = []
+    while run := lifecycle.claim(None, f"racer {os.getpid()}"): mine.append([run.pk, run.fence])
+    return mine
+
+call_command("migrate", verbosity=0)
+for n in range(20): a_run(name=str(n), status="queued")
+connections.close_all()
+fork = multiprocessing.get_context("fork")
+with fork.Manager() as manager, fork.Pool(8) as racers:
+    start = manager.Barrier(8)
+    print(json.dumps(racers.map(claim_all, [start] * 8, chunksize=1)))
+"""
+
+
+def race(env: dict[str, str]) -> list[list[int]]:
+    """Eight processes claim for all they are worth, from the same moment on."""
+    env = os.environ | {"DJANGO_SETTINGS_MODULE": "kdweb.settings"} | env
+    done = subprocess.run([sys.executable, "-c", RACE], cwd=ROOT, env=env, check=True, stdout=subprocess.PIPE)
+    return [claim for mine in json.loads(done.stdout) for claim in mine]
+
+
+def test_in_a_race_of_eight_processes_each_run_is_claimed_once(tmp_path: Path):
+    claims = race({"KDWEB_HOME": str(tmp_path), "KDWEB_DATABASE_URL": ""})
+    assert len(claims) == 20
+    assert len({pk for pk, _ in claims}) == 20
+    assert {fence for _, fence in claims} == {1}
+
+
+@pytest.mark.server
+def test_the_same_race_on_postgresql(tmp_path: Path, postgres_url: str):
+    claims = race({"KDWEB_HOME": str(tmp_path), "KDWEB_DATABASE_URL": postgres_url})
+    assert len(claims) == len({pk for pk, _ in claims}) == 20
