@@ -1,0 +1,121 @@
+"""Augmentation as a pure function of (seed, view, sample)."""
+
+import numpy as np
+import pytest
+import torch
+
+from worker.distill.data.augment import Augment, random_bits
+from worker.distill.data.prepared import Augmentation, Meta
+
+IMAGES = torch.randint(0, 256, (64, 3, 16, 16), dtype=torch.uint8, generator=torch.manual_seed(0))
+INDEX = torch.arange(64) * 7
+
+
+def meta(**augment):
+    return Meta(
+        kind="made",
+        classes=["a", "b"],
+        channels=3,
+        height=16,
+        width=16,
+        sizes={},
+        mean=[0.4, 0.5, 0.6],
+        std=[0.2, 0.25, 0.3],
+        class_counts={},
+        augment=Augmentation(**augment),
+        augmentation=[],
+        fingerprint="",
+        samples={},
+    )
+
+
+FULL = Augment(meta(padding=2, flip=True))
+
+
+def test_a_view_does_not_depend_on_the_batch_it_is_in():
+    whole = FULL(IMAGES, INDEX, seed=3, view=5)
+    order = torch.randperm(64, generator=torch.manual_seed(1))
+    shuffled = FULL(IMAGES[order], INDEX[order], seed=3, view=5)
+    assert torch.equal(shuffled, whole[order])
+    assert torch.equal(FULL(IMAGES[9:10], INDEX[9:10], seed=3, view=5), whole[9:10])
+
+
+def test_a_view_does_not_depend_on_torchs_generator():
+    torch.manual_seed(0)
+    one = FULL(IMAGES, INDEX, seed=3, view=5)
+    torch.manual_seed(1)
+    assert torch.equal(one, FULL(IMAGES, INDEX, seed=3, view=5))
+
+
+def test_seed_view_and_sample_each_change_the_draw():
+    bits = [
+        random_bits(INDEX, 3, 5),
+        random_bits(INDEX, 4, 5),
+        random_bits(INDEX, 3, 6),
+        random_bits(INDEX, 5, 3),
+        random_bits(INDEX + 1, 3, 5),
+    ]
+    assert len(torch.cat(bits).unique()) == 5 * 64
+
+
+def test_the_bits_are_splitmix64():
+    """First outputs for seed 0 as published with the reference implementation."""
+    from worker.distill.data import augment
+
+    published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F, 0xF88BB8A8724C81EC]
+    golden, mask = 0x9E3779B97F4A7C15, 2**64 - 1
+    assert [augment._mix(golden * n & mask) for n in (1, 2, 3, 4)] == published
+    key = augment._mix(augment._mix(11) + 3 * golden & mask)
+    expected = [augment._mix(key + n * golden & mask) for n in (0, 1, 1000)]
+    assert [b & mask for b in random_bits(torch.tensor([0, 1, 1000]), 11, 2).tolist()] == expected
+
+
+@pytest.mark.parametrize("mode", ["zero", "reflect"])
+def test_crops_and_mirrors_are_those_of_a_plain_loop(mode):
+    augment = Augment(meta(padding=2, flip=True, padding_mode=mode))
+    bits = random_bits(INDEX, 1, 2).tolist()
+    width = {"zero": "constant", "reflect": "reflect"}[mode]
+    expected = []
+    for image, b in zip(IMAGES.numpy(), bits, strict=True):
+        padded = np.pad(image, ((0, 0), (2, 2), (2, 2)), mode=width)
+        down, right = (b & 0xFFFFF) % 5, ((b >> 20) & 0xFFFFF) % 5
+        crop = padded[:, down : down + 16, right : right + 16]
+        expected.append(crop[:, :, ::-1] if (b >> 40) & 1 else crop)
+    expected = augment.normalise(torch.from_numpy(np.stack(expected)))
+    assert torch.equal(augment(IMAGES, INDEX, seed=1, view=2), expected)
+
+
+def test_every_offset_and_both_sides_come_equally_often():
+    bits = random_bits(torch.arange(20_000), 0, 0)
+    offsets = torch.bincount((bits & 0xFFFFF) % 5 * 5 + ((bits >> 20) & 0xFFFFF) % 5, minlength=25)
+    assert 20_000 / 25 * 0.85 < offsets.min() <= offsets.max() < 20_000 / 25 * 1.15
+    assert abs(((bits >> 40) & 1).float().mean() - 0.5) < 0.015
+
+
+def test_normalising_is_the_formula():
+    mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3])
+    expected = (IMAGES.double() / 255 - mean.double().view(1, 3, 1, 1)) / std.double().view(1, 3, 1, 1)
+    got = FULL.normalise(IMAGES)
+    assert got.dtype == torch.float32
+    assert torch.allclose(got.double(), expected, atol=1e-6)
+
+
+def test_without_augmentation_a_view_is_the_normalised_image():
+    plain = Augment(meta())
+    assert torch.equal(plain(IMAGES, INDEX, seed=1, view=1), plain.normalise(IMAGES))
+
+
+def test_mirroring_alone_only_mirrors():
+    got = Augment(meta(flip=True))(IMAGES, INDEX, seed=1, view=1)
+    straight = FULL.normalise(IMAGES)
+    same = (got == straight).flatten(1).all(1)
+    mirrored = (got == straight.flip(3)).flatten(1).all(1)
+    assert (same ^ mirrored).all()
+    assert same.any()
+    assert mirrored.any()
+
+
+def test_the_page_says_in_words_what_is_done():
+    lines = Augmentation(padding=4, flip=True).lines(32, 32)
+    assert lines == ["random 32 × 32 crop after padding by 4 px (black)", "random mirroring left to right"]
+    assert Augmentation().lines(8, 8) == []
