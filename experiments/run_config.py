@@ -24,8 +24,20 @@ class Row:
     values: list[Any]  # None where a run has no such key
 
     @property
+    def shown(self) -> list[str]:
+        return [_show(value) for value in self.values]
+
+    @property
     def changed(self) -> bool:
         return any(value != self.values[0] for value in self.values)
+
+
+def _show(value: Any) -> str:
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def flatten(run: Run) -> dict[str, Any]:

@@ -60,7 +60,7 @@ SORTS: dict[str, Sort] = {
     "acc": Sort("Accuracy", "accuracy", "-"),
     "delta": Sort("Δ teacher", "shown_delta", "-"),
     "gain": Sort("Gain", "shown_gain", "-"),
-    "ratio": Sort("Compression", "shown_ratio", "-"),
+    "ratio": Sort("Compr.", "shown_ratio", "-"),
     "progress": Sort("Progress", "shown_progress", "-"),
     "duration": Sort("Duration", "shown_duration", "-"),
     "owner": Sort("Owner", "owner__username"),

@@ -129,13 +129,7 @@ class RunForm(forms.Form):
     )
     name = forms.CharField(max_length=120, required=False)
     experiment = forms.ModelChoiceField(Experiment.objects.none(), required=False, empty_label="None")
-    task_weight = forms.FloatField(
-        min_value=0,
-        max_value=1e6,
-        initial=1.0,
-        label="Weight of the task loss",
-        help_text="Cross-entropy, CE.",
-    )
+    task_weight = forms.FloatField(min_value=0, max_value=1e6, initial=1.0, label="Weight")
     label_smoothing = forms.FloatField(
         min_value=0, max_value=0.99, initial=0.0, required=False, help_text="0 for none."
     )
@@ -165,8 +159,9 @@ class RunForm(forms.Form):
                 TermForm(row, self.methods, data if f"t{row}-method" in data else None) for row in rows
             ]
         else:
-            objective = plan.objective if plan else plan_facts.preset("kd")
-            self.terms = term_rows(objective, self.methods)
+            self.terms = term_rows(_shown_objective(plan), self.methods)
+        for name in ("teacher", "network", "label_smoothing", "control"):
+            self.fields[name].has_default = True  # type: ignore[attr-defined]  # needed, or never empty
         for name in ("task_weight", "label_smoothing"):
             self.fields[name].widget.attrs |= {"step": "any", "inputmode": "decimal"}
         self.fields["network"].widget.attrs |= {
@@ -196,7 +191,7 @@ class RunForm(forms.Form):
         )
         values = plan.model_dump(exclude={"training", "objective", "project", "student", "architecture"})
         training = {f"training-{name}": value for name, value in plan.training.model_dump().items()}
-        objective = plan.objective.model_dump(include={"task_weight", "label_smoothing"})
+        objective = _shown_objective(plan).model_dump(include={"task_weight", "label_smoothing"})
         network = student.name if student else plan.architecture
         rounded = {"task_weight": round(objective["task_weight"], 6)}  # 1 − 0.9 is not 0.1
         return values | training | objective | rounded | {"network": network, "submission": uuid.uuid4()}
@@ -300,6 +295,14 @@ def _sentence(problem: Problem) -> str:
 
 def _key(row: Any) -> int | None:
     return None if row is None else int(row.pk)
+
+
+def _shown_objective(plan: Plan | None) -> Objective:
+    """The rows of a run without a teacher are hidden; they hold what distilling would begin with."""
+    if plan is None or plan.purpose != "distil":
+        smoothing = plan.objective.label_smoothing if plan else 0.0
+        return plan_facts.preset("kd").model_copy(update={"label_smoothing": smoothing})
+    return plan.objective
 
 
 def term_rows(objective: Objective, methods: dict[str, Method]) -> list[TermForm]:

@@ -17,10 +17,12 @@ from jsonschema.exceptions import ValidationError as SchemaViolation
 def build_fields(schema: dict[str, Any], prefix: str) -> dict[str, forms.Field]:
     """A field for each property, named `<prefix>-<property>`. An empty field means the default."""
     required = set(schema.get("required", ()))
-    return {
-        f"{prefix}-{name}": _field(name, _resolved(schema, rule), required=name in required)
-        for name, rule in schema.get("properties", {}).items()
-    }
+    fields = {}
+    for name, rule in schema.get("properties", {}).items():
+        field = _field(name, _resolved(schema, rule), required=name in required)
+        field.has_default = field.initial not in (None, "")  # type: ignore[attr-defined]
+        fields[f"{prefix}-{name}"] = field
+    return fields
 
 
 def check_values(

@@ -284,7 +284,7 @@ def field(bound: BoundField, suffix: str = "") -> dict[str, Any]:
         "suffix": suffix,
         "check": isinstance(widget, CheckboxInput),
         "group": widget.use_fieldset,
-        "optional": not bound.field.required,
+        "optional": not bound.field.required and not getattr(bound.field, "has_default", False),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -54,18 +55,27 @@ def run_detail(request: HttpRequest, pk: int) -> HttpResponse:
         "config": run_config.table([run]),
         "diffs": _diffs(run),
         "artifacts": run.artifacts.all(),
-        "log": list(LogLine.objects.filter(run=run).order_by("-n")[:LOG_LINES])[::-1],
+        "log": console(run),
         "classes": per_class(run),
         "runs_of_control": run.controlled.all()[:20] if run.purpose == Run.Purpose.CONTROL else [],
     }
     return render(request, "runs/detail.html", context)
 
 
+def console(run: Run) -> list[dict[str, Any]]:
+    """The newest lines, oldest first."""
+    lines = LogLine.objects.filter(run=run).order_by("-n")[:LOG_LINES]
+    return [
+        {"n": line.n, "level": line.level, "text": line.text, "at": datetime.fromtimestamp(line.wall, tz=UTC)}
+        for line in reversed(lines)
+    ]
+
+
 @require_GET
 def run_summary(request: HttpRequest, pk: int) -> HttpResponse:
     """Header, tiles and history: what htmx fetches when the state changes."""
     run = get_object_or_404(own(request), pk=pk)
-    return render(request, "runs/_summary.html", _summary(request, run))
+    return render(request, "runs/_renewed.html", _summary(request, run))
 
 
 def _summary(request: HttpRequest, run: Run) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from experiments import plan_facts, planning
 from experiments.forms.runs import PURPOSE_HELP, RunForm, TermForm, networks, term_rows
-from experiments.models import Dataset, Method, Project, Run, Student, Teacher, Worker
+from experiments.models import Architecture, Dataset, Method, Project, Run, Student, Teacher, Worker
 from experiments.plan_checks import Parts, Problem
 from experiments.planning import Plan, PlanError
 from worker.distill.spec import Objective, Term, Training
@@ -104,15 +104,24 @@ def starting_plan(request: HttpRequest, project: Project) -> Plan | None:
         dataset=dataset.pk,
         teacher=teacher.pk if teacher else None,
         student=student.pk if student else None,
-        architecture=request.GET.get("architecture", "")[:200],
+        architecture=request.GET.get("architecture", "")[:200] or _likely_network(project, dataset, purpose),
         training=_latest_training(project, dataset),
-        objective=plan_facts.preset("kd"),
+        objective=plan_facts.preset("kd") if purpose == Run.Purpose.DISTIL else Objective(),
     )
 
 
 def _asked(request: HttpRequest, project: Project, model: Any, name: str) -> Any:
     key = request.GET.get(name, "")
     return get_object_or_404(model, project=project, pk=key) if key.isdecimal() else None
+
+
+def _likely_network(project: Project, dataset: Dataset, purpose: str) -> str:
+    """The network last trained here for this purpose, else one of the literature's usual pair."""
+    runs = Run.objects.filter(project=project, dataset=dataset).order_by("-created")
+    teaches = purpose == Run.Purpose.TEACHER
+    last = runs.filter(purpose=purpose).first() if teaches else runs.exclude(purpose="teacher").first()
+    usual = "resnet56" if teaches else "resnet8"
+    return last.architecture_id if last else usual if Architecture.objects.filter(pk=usual).exists() else ""
 
 
 def _latest_training(project: Project, dataset: Dataset) -> Training:
@@ -238,7 +247,10 @@ def _preset_context(data: Any, chosen: str = "") -> dict[str, Any]:
     """The preset's own controls: which it is, its α and T."""
     name = data.get("preset") or chosen
     name = name if name in plan_facts.PRESETS else ""
-    alpha, temperature = _number(data.get("alpha"), 0.0, 1.0), _number(data.get("temperature"), 0.05, 100.0)
+    alpha = _number(data.get("alpha"), 0.0, 1.0)
+    # α is turned while T stands in the row of the term: keep it
+    typed = next((value for key, value in data.items() if key.endswith("-p-temperature")), None)
+    temperature = _number(typed, 0.05, 100.0)
     return {
         "presets": plan_facts.PRESETS,
         "preset": name,

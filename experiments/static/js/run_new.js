@@ -22,7 +22,7 @@ function custom() {
 }
 
 form?.addEventListener("input", (event) => {
-  if (event.target.closest(".term, .task-weight")) custom();
+  if (event.target.closest(".term")) custom();
 });
 
 const PARTS = "#teacher-field, #objective, #terms, .term";
@@ -36,7 +36,7 @@ document.addEventListener("htmx:afterSettle", (event) => {
 
 // Without a preset there is nothing that its numbers could be put into: the terms stay as they were typed.
 document.addEventListener("htmx:beforeRequest", (event) => {
-  if (event.target.id === "preset-numbers" && !form.querySelector("[name=preset]:checked")) event.preventDefault();
+  if (event.target.id === "alpha" && !form.querySelector("[name=preset]:checked")) event.preventDefault();
 });
 
 form?.addEventListener("submit", (event) => {
