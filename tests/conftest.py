@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -60,7 +61,7 @@ def postgres_url() -> Iterator[str]:
                 time.sleep(0.1)
             yield f"postgres://kdweb@/postgres?host={folder}"
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)  # its "fast" shutdown: waits for nobody
             server.wait(timeout=20)
 
 
