@@ -118,11 +118,11 @@ def execute(command: str, request: Any, report: Reporter, stop: Stop) -> dict[st
         case "prepare":
             from worker.distill.data import prepare
 
-            return prepare(spec, report)
+            return prepare(spec, report, stop)
         case "import-checkpoint":
             from worker.distill.import_checkpoint import import_checkpoint
 
-            return import_checkpoint(spec, report)
+            return import_checkpoint(spec, report, stop)
         case _:
             from worker.distill.profile import profile
 
@@ -177,6 +177,7 @@ def serve(report: Reporter, stop: Stop) -> int:
         stop.idle = True
         if stop.requested:
             raise StopRequested
+        report(Phase(name="ready"))
         line = sys.stdin.readline()
         stop.idle = False
     except StopRequested:

@@ -196,39 +196,49 @@ def learning_rate(training: Training, step: int, steps_per_epoch: int) -> float:
 
 def fit(run: Run, report: Reporter, should_stop: Callable[[], bool]) -> None:
     """Train to the end of the last epoch. On a stop: a checkpoint of this very step, then StopRequested."""
-    training, steps = run.spec.training, run.batches.steps
-    meter = Meter(
-        [*(f"loss/{name}" for name in run.loss.names), "train/top1"],
-        {f"weight/{name}": weight for name, weight in run.loss.weights.items()},
-        report,
-        total_steps=training.epochs * steps,
-        epochs=training.epochs,
-    )
+    epochs = run.spec.training.epochs
+    meter = gauge(run, report)
     report(Phase(name="training", detail=f"on {describe_device(run.device)}"))
     saved = time.monotonic()
     with run.student_tap, run.teacher_tap or nullcontext():
         _look_once(run)
         try:
-            while run.epoch < training.epochs:
-                run.student.train()
-                run.loss.train()
-                for batch in run.batches.epoch(run.epoch, start=run.batch):
-                    if should_stop():
-                        raise StopRequested
-                    rate = learning_rate(training, run.step, steps)
-                    values = one_step(run, batch, rate)
-                    run.batch += 1
-                    meter.add(run.step, run.epoch, len(batch.labels), rate, values)
-                meter.flush(run.epoch)
+            while run.epoch < epochs:
+                one_epoch(run, meter, should_stop)
                 validate(run, meter, report, should_stop)
                 run.epoch, run.batch = run.epoch + 1, 0
-                if run.epoch == training.epochs or time.monotonic() - saved >= CHECKPOINT_EVERY:
+                if run.epoch == epochs or time.monotonic() - saved >= CHECKPOINT_EVERY:
                     save(run, report)
                     saved = time.monotonic()
         except StopRequested:
             meter.flush(run.epoch)
             save(run, report)
             raise
+
+
+def gauge(run: Run, report: Reporter) -> Meter:
+    """The run's meter: each term, raw, and the batch's accuracy at every step; the weights once a block."""
+    return Meter(
+        [*(f"loss/{name}" for name in run.loss.names), "train/top1"],
+        {f"weight/{name}": weight for name, weight in run.loss.weights.items()},
+        report,
+        total_steps=run.spec.training.epochs * run.batches.steps,
+        epochs=run.spec.training.epochs,
+    )
+
+
+def one_epoch(run: Run, meter: Meter, should_stop: Callable[[], bool]) -> None:
+    """The steps of the current epoch that are still to do."""
+    run.student.train()
+    run.loss.train()
+    for batch in run.batches.epoch(run.epoch, start=run.batch):
+        if should_stop():
+            raise StopRequested
+        rate = learning_rate(run.spec.training, run.step, run.batches.steps)
+        values = one_step(run, batch, rate)
+        run.batch += 1
+        meter.add(run.step, run.epoch, len(batch.labels), rate, values)
+    meter.flush(run.epoch)
 
 
 def _look_once(run: Run) -> None:
