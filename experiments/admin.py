@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
 from experiments import queue
-from experiments.forms.catalogue import TeacherUploadForm
+from experiments.forms.catalogue import TeacherUploadForm, announced_file_problem
 from experiments.models import (
     Architecture,
     Dataset,
@@ -77,8 +77,10 @@ class CheckpointForm(forms.ModelForm[Teacher]):
             self.add_error("dataset", f"“{dataset}” belongs to another project. Choose one of this project.")
         if dataset is not None and dataset.status != Dataset.Status.READY:
             self.add_error("dataset", f"“{dataset}” is {dataset.status}. Wait until it is ready.")
-        if file is not None and not file.name.lower().endswith(TeacherUploadForm.SUFFIXES):
-            self.add_error("checkpoint", f"“{file.name}” has another ending. Send {TeacherUploadForm.HINT}.")
+        if file is not None:
+            problem = announced_file_problem(file.name, file.size, TeacherUploadForm)
+            if problem:
+                self.add_error("checkpoint", problem)
         return values
 
 
@@ -138,7 +140,7 @@ def receive(request: HttpRequest, values: dict[str, Any]) -> Upload:
         project=values["project"],
         owner_id=request.user.pk,
         purpose=Upload.Purpose.TEACHER,
-        filename=file.name[:255],
+        filename=file.name[-255:],
         size=file.size,
         received=file.size,
         status=Upload.Status.CHECKING,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from experiments.models.catalogue import Readiness
 from .schema import build_fields, check_values
 
 ARCHITECTURE_HELP = "Type to search, e.g. resnet8, torchvision/resnet18 or timm/vit_tiny_patch16_224."
+TAKEN = "“{}” is taken in this project. Choose another name."
 
 
 class ArchitectureField(forms.CharField):
@@ -58,8 +60,12 @@ class InProjectForm(forms.Form):
     def clean_name(self) -> str:
         name = str(self.cleaned_data["name"]).strip()
         if self.names().filter(name__iexact=name).exists():
-            raise forms.ValidationError(f"“{name}” is taken in this project. Choose another name.")
+            raise forms.ValidationError(TAKEN.format(name))
         return name
+
+    def name_is_taken(self) -> None:
+        """For the one who comes second when two send the same name at once."""
+        self.add_error("name", TAKEN.format(self.cleaned_data["name"]))
 
 
 class StudentForm(InProjectForm):
@@ -89,12 +95,16 @@ class DatasetForm(InProjectForm):
         label="Folder on the server",
         help_text="Where the files lie already. Empty: the worker downloads them.",
     )
+    SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+    HINT = "one folder a class, as .zip, .tar or .tar.gz"
 
     def __init__(self, *args: Any, kind: DatasetKind, **kwargs: Any) -> None:
         self.kind = kind
         super().__init__(*args, **kwargs)
-        if kind.source != "download":
+        if kind.source == "bundled" or not settings.KDWEB_DATASET_ROOTS:
             del self.fields["source_folder"]
+        elif kind.source == "upload":
+            self.fields["source_folder"].help_text = "Where the pictures lie already, instead of an upload."
         self.option_fields = build_fields(kind.schema, prefix="option")
         self.fields.update(self.option_fields)
 
@@ -104,7 +114,7 @@ class DatasetForm(InProjectForm):
     def clean_source_folder(self) -> str:
         folder = str(self.cleaned_data["source_folder"]).strip()
         if folder and not allowed_folder(folder):
-            roots = ", ".join(map(str, settings.KDWEB_DATASET_ROOTS)) or "none is set"
+            roots = ", ".join(map(str, settings.KDWEB_DATASET_ROOTS))
             raise forms.ValidationError(
                 f"“{folder}” is not below a folder the server may read ({roots}). "
                 "An administrator sets KDWEB_DATASET_ROOTS."
@@ -144,9 +154,22 @@ class TeacherUploadForm(InProjectForm):
         return Teacher.objects.filter(project=self.project)
 
 
-class DatasetUploadForm(DatasetForm):
-    SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-    HINT = "one folder a class, as .zip, .tar or .tar.gz"
+def announced_file_problem(name: str, size: int, form: type[TeacherUploadForm] | type[DatasetForm]) -> str:
+    """What is wrong with a file judged by name and size, or nothing. Its content is judged by a worker."""
+    limit, free = settings.KDWEB_UPLOAD_LIMIT, shutil.disk_usage(settings.KDWEB_DATA).free
+    if not name or "\0" in name:
+        return f"Choose a file: {form.HINT}."
+    if not name.lower().endswith(form.SUFFIXES):
+        return f"“{name}” has another ending than expected. Send {form.HINT}."
+    if size <= 0:
+        return f"“{name}” is empty. Choose another file."
+    if size > limit:
+        fix = "An administrator sets KDWEB_UPLOAD_LIMIT."
+        return f"“{name}” has {size:,} bytes; at most {limit:,} are allowed. {fix}"
+    if size > free:
+        fix = "Ask an administrator for room."
+        return f"“{name}” has {size:,} bytes; the server's disk has {free:,} left. {fix}"
+    return ""
 
 
 def request_of(form: InProjectForm, purpose: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db.models import Q
+from django.db.models import Case, Q, Value, When
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
@@ -10,6 +10,7 @@ from django.views.decorators.http import require_GET
 from experiments.models import Architecture, Method, Run, Worker
 
 SUGGESTIONS = 40
+SOURCES = ("kdweb", "torchvision", "timm")
 
 
 @require_GET
@@ -26,7 +27,9 @@ def worker_list(request: HttpRequest) -> HttpResponse:
         "visible": set(
             Run.objects.for_user(request.user).filter(status__in=Run.ACTIVE).values_list("pk", flat=True)
         ),
-        "waiting": waiting.select_related("teacher", "architecture").order_by("-priority", "queued")[:50],
+        "waiting": waiting.select_related("teacher", "architecture", "control").order_by(
+            "-priority", "queued"
+        )[:50],
     }
     template = "workers/_body.html" if request.headers.get("HX-Request") else "workers/list.html"
     return render(request, template, context)
@@ -39,6 +42,6 @@ def architecture_options(request: HttpRequest) -> HttpResponse:
     match = Q()
     for word in words:
         match &= Q(pk__icontains=word) | Q(title__icontains=word)
-    found = Architecture.objects.filter(match).order_by("source", "family", "parameters", "key")
-    own_first = sorted(found[:400], key=lambda a: ("kdweb", "torchvision", "timm").index(a.source))
-    return render(request, "catalogue/_architecture_options.html", {"architectures": own_first[:SUGGESTIONS]})
+    place = Case(*(When(source=source, then=Value(n)) for n, source in enumerate(SOURCES)), default=Value(9))
+    found = Architecture.objects.filter(match).order_by(place, "family", "parameters", "key")[:SUGGESTIONS]
+    return render(request, "catalogue/_architecture_options.html", {"architectures": found})

@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import messages
+from django.db import IntegrityError, transaction
 from django.db.models import Count, ProtectedError
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from experiments import queue
-from experiments.forms.catalogue import DatasetForm, DatasetUploadForm
+from experiments.files import open_stored
+from experiments.forms.catalogue import DatasetForm
 from experiments.models import Dataset, DatasetKind, Upload, Worker
 
-from .access import current_project, require_maintainer, require_member
+from .access import allowed, current_project, require_maintainer, require_member
+from .uploads import pending
 
 
 @require_GET
@@ -23,20 +26,25 @@ def dataset_list(request: HttpRequest) -> HttpResponse:
     datasets = Dataset.objects.filter(project=project).annotate(
         n_runs=Count("runs", distinct=True), n_teachers=Count("teachers", distinct=True)
     )
-    uploads = Upload.objects.filter(project=project, purpose="dataset").exclude(status="done")[:5]
-    return render(request, "datasets/list.html", {"datasets": datasets, "uploads": uploads})
+    context = {"datasets": datasets, "uploads": pending(project, Upload.Purpose.DATASET)}
+    return render(request, "datasets/list.html", context)
+
+
+def own_or_404(request: HttpRequest, pk: int) -> Dataset:
+    return get_object_or_404(Dataset.objects.for_user(request.user).select_related("owner", "project"), pk=pk)
 
 
 @require_GET
 def dataset_detail(request: HttpRequest, pk: int) -> HttpResponse:
     """The whole page; for htmx, while the worker prepares, only the part that changes."""
-    dataset = get_object_or_404(Dataset.objects.for_user(request.user).select_related("owner"), pk=pk)
+    dataset = own_or_404(request, pk)
     context: dict[str, Any] = {
         "dataset": dataset,
         "runs": dataset.runs.select_related("teacher", "architecture", "control", "control__teacher")[:20],
         "teachers": dataset.teachers.select_related("architecture"),
         "classes": class_rows(dataset),
         "splits": [(name, n) for name, n in dataset.info.get("sizes", {}).items() if n],
+        **allowed(request, dataset.project),
     }
     template = "datasets/_body.html" if request.headers.get("HX-Request") else "datasets/detail.html"
     return render(request, template, context)
@@ -64,10 +72,9 @@ def class_rows(dataset: Dataset) -> list[dict[str, Any]]:
 @require_GET
 def dataset_sample(request: HttpRequest, pk: int, label: int, n: int) -> FileResponse:
     """A sample picture, as the worker re-encoded it. Named by numbers: no path comes from outside."""
-    dataset = get_object_or_404(Dataset.objects.for_user(request.user), pk=pk)
+    dataset = own_or_404(request, pk)
     try:
-        relative = dataset.info["samples"][dataset.classes[label]][n]
-        file = open(dataset.folder / relative, "rb")  # noqa: SIM115 - the response closes it
+        file = open_stored(dataset.folder / dataset.info["samples"][dataset.classes[label]][n])
     except (KeyError, IndexError, FileNotFoundError):
         raise Http404("No such sample.") from None
     headers = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
@@ -76,33 +83,43 @@ def dataset_sample(request: HttpRequest, pk: int, label: int, n: int) -> FileRes
 
 @require_http_methods(["GET", "POST"])
 def dataset_new(request: HttpRequest) -> HttpResponse:
-    """Choose a kind, then its options. Kinds that are uploaded send their form to `upload_start`."""
+    """Choose a kind, then its options. A file goes to `upload_start` before; here is what needs none."""
     project = require_member(request)
     kinds = list(DatasetKind.objects.all())
     chosen = request.POST.get("kind") or request.GET.get("kind") or ""
     kind = next((k for k in kinds if k.pk == chosen), None)
     form = None
     if kind is not None:
-        form_class = DatasetUploadForm if kind.source == "upload" else DatasetForm
         initial = {"name": kind.title.split(" (")[0]}
-        form = form_class(request.POST or None, project=project, kind=kind, initial=initial)
-        if request.method == "POST" and kind.source != "upload" and form.is_valid():
-            return redirect("dataset_detail", pk=create_dataset(request, form).pk)
+        form = DatasetForm(request.POST or None, project=project, kind=kind, initial=initial)
+        if form.is_valid():
+            dataset = create_dataset(request, form)
+            if dataset is not None:
+                return redirect("dataset_detail", pk=dataset.pk)
     context = {"kinds": kinds, "kind": kind, "form": form, "workers": Worker.objects.alive().exists()}
-    return render(request, "datasets/new.html", context, status=200 if not form or not form.errors else 422)
+    return render(request, "datasets/new.html", context, status=422 if form and form.errors else 200)
 
 
-def create_dataset(request: HttpRequest, form: DatasetForm) -> Dataset:
+def create_dataset(request: HttpRequest, form: DatasetForm) -> Dataset | None:
+    """None, and the form says why: its name was taken a moment ago, or nothing says where the data are."""
     values = form.cleaned_data
-    dataset = Dataset.objects.create(
-        project=form.project,
-        name=values["name"],
-        description=values["description"],
-        kind=form.kind.pk,
-        options=values["options"],
-        source_folder=values.get("source_folder", ""),
-        owner_id=request.user.pk,
-    )
+    if form.kind.source == "upload" and not values.get("source_folder"):
+        form.add_error(None, f"Choose a file: {form.HINT}.")
+        return None
+    try:
+        with transaction.atomic():
+            dataset = Dataset.objects.create(
+                project=form.project,
+                name=values["name"],
+                description=values["description"],
+                kind=form.kind.pk,
+                options=values["options"],
+                source_folder=values.get("source_folder", ""),
+                owner_id=request.user.pk,
+            )
+    except IntegrityError:
+        form.name_is_taken()
+        return None
     queue.send_dataset(dataset)
     return dataset
 
@@ -110,8 +127,8 @@ def create_dataset(request: HttpRequest, form: DatasetForm) -> Dataset:
 @require_POST
 def dataset_retry(request: HttpRequest, pk: int) -> HttpResponse:
     """Prepare a failed dataset again, for example once the folder is there."""
-    project = require_member(request)
-    dataset = get_object_or_404(Dataset, project=project, pk=pk)
+    dataset = own_or_404(request, pk)
+    require_member(request, dataset.project)
     retried = Dataset.objects.filter(pk=pk, status=Dataset.Status.FAILED).update(
         status=Dataset.Status.PREPARING, error="", phase=""
     )
@@ -122,8 +139,8 @@ def dataset_retry(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_POST
 def dataset_delete(request: HttpRequest, pk: int) -> HttpResponse:
-    project = require_maintainer(request)
-    dataset = get_object_or_404(Dataset, project=project, pk=pk)
+    dataset = own_or_404(request, pk)
+    require_maintainer(request, dataset.project)
     try:
         dataset.delete()
     except ProtectedError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import messages
+from django.db import IntegrityError, transaction
 from django.db.models import Count, Max, ProtectedError, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -11,32 +12,42 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from experiments.forms.catalogue import StudentForm
 from experiments.models import Run, Student
 
-from .access import current_project, require_maintainer, require_member
+from .access import allowed, current_project, require_maintainer, require_member
 
 
 @require_GET
 def student_list(request: HttpRequest) -> HttpResponse:
     project = current_project(request)
-    distilled = Q(runs__purpose=Run.Purpose.DISTIL)
+    measured = Q(runs__status=Run.Status.SUCCEEDED)
     students = (
         Student.objects.filter(project=project)
         .select_related("architecture")
         .annotate(
             n_runs=Count("runs"),
-            best=Max("runs__accuracy", filter=distilled),
-            best_control=Max("runs__accuracy", filter=Q(runs__purpose=Run.Purpose.CONTROL)),
+            best=Max("runs__accuracy", filter=measured & Q(runs__purpose=Run.Purpose.DISTIL)),
+            best_control=Max("runs__accuracy", filter=measured & Q(runs__purpose=Run.Purpose.CONTROL)),
         )
     )
     return render(request, "students/list.html", {"students": students})
 
 
+def own_or_404(request: HttpRequest, pk: int) -> Student:
+    related = ("project", "architecture", "owner")
+    return get_object_or_404(Student.objects.for_user(request.user).select_related(*related), pk=pk)
+
+
 @require_GET
 def student_detail(request: HttpRequest, pk: int) -> HttpResponse:
-    students = Student.objects.for_user(request.user).select_related("architecture", "owner")
-    student = get_object_or_404(students, pk=pk)
-    runs = student.runs.select_related("teacher", "architecture", "control", "control__teacher", "dataset")
-    best = runs.filter(purpose=Run.Purpose.DISTIL, accuracy__isnull=False).order_by("-accuracy").first()
-    return render(request, "students/detail.html", {"student": student, "runs": runs[:50], "best": best})
+    student = own_or_404(request, pk)
+    runs = student.runs.select_related("teacher", "architecture", "control", "control__teacher")
+    distilled = runs.filter(purpose=Run.Purpose.DISTIL, status=Run.Status.SUCCEEDED, accuracy__isnull=False)
+    context = {
+        "student": student,
+        "runs": runs[:50],
+        "best": distilled.order_by("-accuracy").first(),
+        **allowed(request, student.project),
+    }
+    return render(request, "students/detail.html", context)
 
 
 @require_http_methods(["GET", "POST"])
@@ -44,23 +55,26 @@ def student_new(request: HttpRequest) -> HttpResponse:
     project = require_member(request)
     form = StudentForm(request.POST or None, project=project)
     if request.method == "POST" and form.is_valid():
-        values = form.cleaned_data
-        student = Student.objects.create(
-            project=project,
-            name=values["name"],
-            description=values["description"],
-            architecture=values["architecture"],
-            pretrained=values["pretrained"],
-            owner_id=request.user.pk,
-        )
-        return redirect("student_detail", pk=student.pk)
+        student = create_student(request, form)
+        if student is not None:
+            return redirect("student_detail", pk=student.pk)
     return render(request, "students/new.html", {"form": form}, status=422 if form.errors else 200)
+
+
+def create_student(request: HttpRequest, form: StudentForm) -> Student | None:
+    """None where somebody took the name a moment ago; the form says so."""
+    try:
+        with transaction.atomic():
+            return Student.objects.create(project=form.project, owner_id=request.user.pk, **form.cleaned_data)
+    except IntegrityError:
+        form.name_is_taken()
+        return None
 
 
 @require_POST
 def student_delete(request: HttpRequest, pk: int) -> HttpResponse:
-    project = require_maintainer(request)
-    student = get_object_or_404(Student, project=project, pk=pk)
+    student = own_or_404(request, pk)
+    require_maintainer(request, student.project)
     try:
         student.delete()
     except ProtectedError:

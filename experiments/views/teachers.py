@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 from django.contrib import messages
-from django.db.models import Count, Max, ProtectedError
+from django.db.models import Count, Max, ProtectedError, Q
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
+from experiments.files import open_stored
 from experiments.forms.catalogue import TeacherUploadForm
-from experiments.models import Teacher, Upload
+from experiments.models import Run, Teacher, Upload
 
-from .access import current_project, require_admin, require_maintainer
+from .access import allowed, current_project, require_admin, require_maintainer
+from .uploads import pending
 
 
 @require_GET
 def teacher_list(request: HttpRequest) -> HttpResponse:
     project = current_project(request)
+    measured = Q(runs__status=Run.Status.SUCCEEDED)
     teachers = (
         Teacher.objects.filter(project=project)
         .select_related("architecture", "dataset", "made_by")
-        .annotate(n_runs=Count("runs"), best_student=Max("runs__accuracy"))
+        .annotate(n_runs=Count("runs"), best_student=Max("runs__accuracy", filter=measured))
     )
-    uploads = Upload.objects.filter(project=project, purpose="teacher").exclude(status="done")[:5]
-    return render(request, "teachers/list.html", {"teachers": teachers, "uploads": uploads})
+    context = {"teachers": teachers, "uploads": pending(project, Upload.Purpose.TEACHER)}
+    return render(request, "teachers/list.html", context)
+
+
+def own_or_404(request: HttpRequest, pk: int) -> Teacher:
+    related = ("project", "architecture", "dataset", "made_by", "owner")
+    return get_object_or_404(Teacher.objects.for_user(request.user).select_related(*related), pk=pk)
 
 
 @require_GET
 def teacher_detail(request: HttpRequest, pk: int) -> HttpResponse:
-    teachers = Teacher.objects.for_user(request.user).select_related(
-        "architecture", "dataset", "made_by", "owner"
-    )
-    teacher = get_object_or_404(teachers, pk=pk)
+    teacher = own_or_404(request, pk)
     context = {
         "teacher": teacher,
         "runs": teacher.runs.select_related("teacher", "architecture", "control", "control__teacher")[:20],
         "per_class": list(zip(teacher.dataset.classes, teacher.metrics.get("per_class") or [], strict=False)),
+        **allowed(request, teacher.project),
     }
     template = "teachers/_body.html" if request.headers.get("HX-Request") else "teachers/detail.html"
     return render(request, template, context)
@@ -58,11 +64,11 @@ def teacher_upload(request: HttpRequest) -> HttpResponse:
 @require_GET
 def teacher_weights(request: HttpRequest, pk: int) -> FileResponse:
     """The converted safetensors file; never the file that came in."""
-    teacher = get_object_or_404(Teacher.objects.for_user(request.user), pk=pk, status=Teacher.Status.READY)
+    teacher = own_or_404(request, pk)
     try:
-        file = open(teacher.weights_path, "rb")  # noqa: SIM115 - the response closes it
+        file = open_stored(teacher.weights_path)
     except FileNotFoundError:
-        raise Http404("The weights are no longer on the disk.") from None
+        raise Http404("There are no weights on the disk.") from None
     headers = {"X-Content-Type-Options": "nosniff"}
     name = f"teacher-{teacher.pk}-{teacher.architecture_id.replace('/', '-')}.safetensors"
     return FileResponse(
@@ -72,8 +78,8 @@ def teacher_weights(request: HttpRequest, pk: int) -> FileResponse:
 
 @require_POST
 def teacher_delete(request: HttpRequest, pk: int) -> HttpResponse:
-    project = require_maintainer(request)
-    teacher = get_object_or_404(Teacher, project=project, pk=pk)
+    teacher = own_or_404(request, pk)
+    require_maintainer(request, teacher.project)
     if teacher.status == Teacher.Status.PREPARING:
         messages.error(request, f"“{teacher}” is still being trained; stop its run first.")
         return redirect("teacher_detail", pk=pk)

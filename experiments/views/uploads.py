@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import uuid
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import BinaryIO
 
-from django.conf import settings
 from django.core.exceptions import PermissionDenied
-from django.db.models import F
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.db.models import Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from experiments import queue
-from experiments.forms.catalogue import DatasetUploadForm, InProjectForm, TeacherUploadForm, request_of
+from experiments.forms.catalogue import (
+    DatasetForm,
+    TeacherUploadForm,
+    announced_file_problem,
+    request_of,
+)
 from experiments.models import DatasetKind, Project, Upload
 
 from .access import current_project, require_admin, require_member
@@ -22,54 +33,46 @@ PIECE = 8 * 1024 * 1024  # bytes a request may carry; the browser is told
 BLOCK = 256 * 1024
 
 
+def pending(project: Project, purpose: str) -> QuerySet[Upload]:
+    """The newest uploads that are on their way, and today's refused ones."""
+    old = Q(status=Upload.Status.REFUSED, created__lt=timezone.now() - timedelta(days=1))
+    uploads = Upload.objects.filter(project=project, purpose=purpose)
+    return uploads.exclude(old).exclude(status=Upload.Status.DONE)[:5]
+
+
 @require_POST
 def upload_start(request: HttpRequest, purpose: str) -> JsonResponse:
     """Check the form and the announced file. 422 with messages by field, or where to send the bytes."""
     project = current_project(request)
     form = upload_form(request, project, purpose)
-    problems = file_problems(request, form)
-    if not form.is_valid() or problems:
+    name, size = request.POST.get("filename", ""), request.POST.get("size", "")
+    length = int(size) if size.isdecimal() and len(size) < 19 else 0
+    problem = announced_file_problem(name, length, type(form))
+    if not form.is_valid() or problem:
         errors = {field: [str(e) for e in messages] for field, messages in form.errors.items()}
-        return JsonResponse({"errors": errors | problems}, status=422)
+        return JsonResponse({"errors": errors | ({"file": [problem]} if problem else {})}, status=422)
     upload = Upload.objects.create(
         project=project,
         owner_id=request.user.pk,
         purpose=purpose,
-        filename=request.POST["filename"][:255],
-        size=int(request.POST["size"]),
+        filename=name[-255:],
+        size=length,
         request=request_of(form, purpose),
     )
-    return JsonResponse({"id": str(upload.pk), "piece": PIECE, "received": 0}, status=201)
+    url = reverse("upload_status", args=[upload.pk])
+    return JsonResponse({"id": str(upload.pk), "url": url, "piece": PIECE, "received": 0}, status=201)
 
 
-def upload_form(request: HttpRequest, project: Project, purpose: str) -> InProjectForm:
+def upload_form(request: HttpRequest, project: Project, purpose: str) -> TeacherUploadForm | DatasetForm:
     """The form of the purpose, for those who may: admins bring teachers, members bring datasets."""
     if purpose == Upload.Purpose.TEACHER:
         require_admin(request)
         return TeacherUploadForm(request.POST, project=project)
+    if purpose != Upload.Purpose.DATASET:
+        raise Http404(f"Nothing is uploaded as {purpose}.")
     require_member(request)
     kind = get_object_or_404(DatasetKind, pk=request.POST.get("kind", ""), source="upload")
-    return DatasetUploadForm(request.POST, project=project, kind=kind)
-
-
-def file_problems(request: HttpRequest, form: Any) -> dict[str, list[str]]:
-    """What is wrong with the announced file, before a byte of it is sent. Its content is judged later."""
-    name, size = request.POST.get("filename", ""), request.POST.get("size", "")
-    limit = settings.KDWEB_UPLOAD_LIMIT
-    if not name:
-        return {"file": [f"Choose a file: {form.HINT}."]}
-    if not name.lower().endswith(form.SUFFIXES):
-        return {"file": [f"“{name}” has another ending than expected. Send {form.HINT}."]}
-    if not size.isdigit() or int(size) == 0:
-        return {"file": [f"“{name}” is empty. Choose another file."]}
-    if int(size) > limit:
-        return {
-            "file": [
-                f"“{name}” has {int(size):,} bytes; at most {limit:,} are allowed. "
-                "An administrator sets KDWEB_UPLOAD_LIMIT."
-            ]
-        }
-    return {}
+    return DatasetForm(request.POST, project=project, kind=kind)
 
 
 def own_upload(request: HttpRequest, pk: uuid.UUID) -> Upload:
@@ -80,43 +83,61 @@ def own_upload(request: HttpRequest, pk: uuid.UUID) -> Upload:
     return upload
 
 
+@contextmanager
+def held(upload: Upload) -> Iterator[BinaryIO]:
+    """The file of the upload, for one request at a time: a piece that was thought lost and sent again
+    must not write behind the back of its successor. `upload` is read anew once the file is held."""
+    upload.path.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.open(upload.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            upload.refresh_from_db()
+        except Upload.DoesNotExist:
+            upload.path.unlink(missing_ok=True)
+            raise Http404("The upload was cancelled.") from None
+        yield file
+
+
 @require_http_methods(["PUT"])
 def upload_piece(request: HttpRequest, pk: uuid.UUID) -> JsonResponse:
     """Append the body at `?offset=`. 409 with the right offset when the server has more or less than that."""
     upload = own_upload(request, pk)
-    offset = request.GET.get("offset", "")
-    if upload.status != Upload.Status.RECEIVING or offset != str(upload.received):
-        return JsonResponse({"received": upload.received, "status": upload.status}, status=409)
-    length = write_piece(request, upload)
-    if length is None:
-        return JsonResponse(
-            {"error": f"A piece has at most {PIECE:,} bytes, within the announced size."}, status=413
-        )
-    moved = Upload.objects.filter(pk=pk, received=int(offset), status=Upload.Status.RECEIVING).update(
-        received=F("received") + length
-    )
-    upload.refresh_from_db()
-    if moved and upload.received == upload.size:
-        Upload.objects.filter(pk=pk).update(status=Upload.Status.CHECKING, phase="Waiting for a worker")
+    with held(upload) as file:
+        if upload.status != Upload.Status.RECEIVING or request.GET.get("offset") != str(upload.received):
+            return state(upload, 409)
+        try:
+            whole = write_piece(request, file, upload)
+        except OSError as error:
+            return JsonResponse({"error": f"The server cannot store it: {error.strerror}."}, status=507)
+        if not whole:
+            problem = f"A piece has at most {PIECE:,} bytes, within the announced size of {upload.size:,}."
+            return JsonResponse({"error": problem}, status=413)
+        if upload.received == upload.size:
+            upload.status, upload.phase = Upload.Status.CHECKING, "Waiting for a worker"
+        upload.save(update_fields=["received", "status", "phase"])
+    if upload.status == Upload.Status.CHECKING:
         queue.send_upload(upload)
-    return JsonResponse({"received": upload.received, "status": upload.status}, status=200 if moved else 409)
+    return state(upload, 200)
 
 
-def write_piece(request: HttpRequest, upload: Upload) -> int | None:
-    """Write the body behind what is there. None when it is longer than allowed; then nothing counts."""
+def state(upload: Upload, status: int) -> JsonResponse:
+    return JsonResponse({"received": upload.received, "status": upload.status}, status=status)
+
+
+def write_piece(request: HttpRequest, file: BinaryIO, upload: Upload) -> bool:
+    """Write the body behind what counts. False when it is longer than allowed; then none of it counts."""
     allowed = min(PIECE, upload.size - upload.received)
-    upload.path.parent.mkdir(parents=True, exist_ok=True)
+    file.seek(upload.received)
     written = 0
-    with open(upload.path, "r+b" if upload.path.exists() else "x+b") as file:
-        upload.path.chmod(0o600)
-        file.seek(upload.received)
-        while block := request.read(BLOCK):
-            written += len(block)
-            if written > allowed:
-                return None
-            file.write(block)
-        file.truncate()
-    return written
+    while block := request.read(BLOCK):
+        written += len(block)
+        if written > allowed:
+            return False
+        file.write(block)
+    file.truncate()
+    file.flush()
+    upload.received += written
+    return True
 
 
 @require_GET
@@ -133,7 +154,8 @@ def upload_status(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 def upload_cancel(request: HttpRequest, pk: uuid.UUID) -> JsonResponse:
     """Give up an upload that is not complete yet; its bytes are removed."""
     upload = own_upload(request, pk)
-    gone, _ = Upload.objects.filter(pk=pk, status=Upload.Status.RECEIVING).delete()
-    if gone:
-        upload.path.unlink(missing_ok=True)
-    return JsonResponse({"cancelled": bool(gone)})
+    with held(upload):
+        cancelled = upload.status == Upload.Status.RECEIVING
+        if cancelled:
+            upload.delete()
+    return JsonResponse({"cancelled": cancelled})

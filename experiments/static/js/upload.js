@@ -2,74 +2,82 @@
 // The page works on forms marked data-upload; their file never travels through the form itself.
 
 const RETRIES = 6;
-
-for (const form of document.querySelectorAll("form[data-upload]")) {
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    new Sender(form).run();
-  });
-}
+const JSON_ANSWERS = [200, 409, 413, 507];
 
 class Sender {
   constructor(form) {
     this.form = form;
-    this.file = form.querySelector("input[type=file]").files[0];
-    this.token = form.querySelector("[name=csrfmiddlewaretoken]").value;
     this.bar = form.querySelector("progress");
     this.words = form.querySelector("[data-upload-words]");
     this.button = form.querySelector("[type=submit]");
     this.cancel = form.querySelector("[data-upload-cancel]");
-    this.stopped = new AbortController();
+    this.headers = { "X-CSRFToken": form.querySelector("[name=csrfmiddlewaretoken]").value };
+    this.cancel.addEventListener("click", () => this.giveUp());
   }
 
   async run() {
     this.clearErrors();
     this.button.disabled = true;
+    this.stopped = new AbortController();
     try {
-      const ticket = await this.announce();
-      if (ticket) await this.send(ticket);
+      if (await this.announce()) await this.send();
     } catch (error) {
-      if (error.name !== "AbortError") this.say(`The upload stopped: ${error.message}. Press the button to try again.`);
+      if (error.name !== "AbortError") this.say(`The upload stopped: ${error.message}. Press the button to go on.`);
     } finally {
       this.button.disabled = false;
     }
   }
 
-  async announce() {
-    const body = new FormData(this.form);
-    for (const input of this.form.querySelectorAll("input[type=file]")) body.delete(input.name);
-    body.set("filename", this.file ? this.file.name : "");
-    body.set("size", this.file ? String(this.file.size) : "");
-    const answer = await fetch(this.form.dataset.upload, { method: "POST", body, headers: { "X-CSRFToken": this.token } });
-    if (answer.status === 422) {
-      this.showErrors((await answer.json()).errors);
-      return null;
-    }
-    if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
-    return answer.json();
+  chosen() {
+    return this.form.elements.file.files[0];
   }
 
-  async send({ id, piece }) {
-    const base = this.form.dataset.uploads + id;
-    this.offerCancel(base);
+  // The form with the file's name and size in place of the file.
+  wish() {
+    const body = new FormData(this.form);
+    body.delete("file");
+    this.file = this.chosen();
+    body.set("filename", this.file?.name ?? "");
+    body.set("size", String(this.file?.size ?? ""));
+    return body;
+  }
+
+  // True when there is a ticket to send for: a new one, or the one that broke off if nothing was changed since.
+  async announce() {
+    const body = this.wish();
+    const asked = new URLSearchParams(body).toString() + this.file?.lastModified;
+    if (this.ticket && this.asked === asked) return true;
+    if (this.ticket) await this.forget();
+    const answer = await fetch(this.form.dataset.upload, { method: "POST", body, headers: this.headers });
+    if (answer.status === 422) this.showErrors((await answer.json()).errors);
+    else if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
+    else [this.ticket, this.asked] = [await answer.json(), asked];
+    return answer.ok;
+  }
+
+  async send() {
+    const ticket = this.ticket;
+    this.cancel.hidden = false;
     const began = performance.now();
-    let offset = 0;
-    while (offset < this.file.size) {
-      const answer = await this.put(`${base}/piece?offset=${offset}`, this.file.slice(offset, offset + piece));
-      if (answer.received === undefined) throw new Error(answer.error || "the server refused a piece");
-      offset = answer.received;
-      this.show(offset, (performance.now() - began) / 1000);
+    const first = ticket.received;
+    while (ticket.received < this.file.size) {
+      const from = ticket.received;
+      const answer = await this.put(`${ticket.url}piece?offset=${from}`, this.file.slice(from, from + ticket.piece));
+      if (answer.error) throw new Error(answer.error.replace(/\.$/, ""));
+      ticket.received = answer.received;
+      this.show(answer.received, (answer.received - first) / (performance.now() - began));
     }
-    window.location.assign(`${base}/`);
+    window.location.assign(ticket.url);
   }
 
   // A piece is tried again after a lost connection; 409 tells where the server really is.
   async put(url, blob) {
     for (let attempt = 0; ; attempt++) {
       try {
-        const headers = { "X-CSRFToken": this.token, "Content-Type": "application/octet-stream" };
+        const headers = { ...this.headers, "Content-Type": "application/octet-stream" };
         const answer = await fetch(url, { method: "PUT", body: blob, headers, signal: this.stopped.signal });
-        if (answer.status < 500) return await answer.json();
+        if (JSON_ANSWERS.includes(answer.status)) return await answer.json();
+        if (answer.status < 500) return { error: `the server answered ${answer.status}` };
         throw new Error(`the server answered ${answer.status}`);
       } catch (error) {
         if (error.name === "AbortError" || attempt >= RETRIES) throw error;
@@ -79,24 +87,24 @@ class Sender {
     }
   }
 
-  offerCancel(base) {
-    if (!this.cancel) return;
-    this.cancel.hidden = false;
-    this.cancel.onclick = async () => {
-      this.stopped.abort();
-      await fetch(`${base}/cancel`, { method: "POST", headers: { "X-CSRFToken": this.token } });
-      this.cancel.hidden = true;
-      this.bar.hidden = true;
-      this.say("Cancelled; nothing was kept.");
-    };
+  async giveUp() {
+    this.stopped.abort();
+    await this.forget();
+    this.cancel.hidden = this.bar.hidden = true;
+    this.say("Cancelled; nothing was kept.");
   }
 
-  show(sent, seconds) {
+  async forget() {
+    await fetch(`${this.ticket.url}cancel`, { method: "POST", headers: this.headers });
+    this.ticket = null;
+  }
+
+  show(sent, bytesPerMs) {
     this.bar.hidden = false;
     this.bar.max = this.file.size;
     this.bar.value = sent;
     const mb = (n) => (n / 1e6).toFixed(1);
-    const rate = seconds > 0 ? `, ${mb(sent / seconds)} MB/s` : "";
+    const rate = Number.isFinite(bytesPerMs) ? `, ${mb(bytesPerMs * 1000)} MB/s` : "";
     this.say(`${mb(sent)} of ${mb(this.file.size)} MB${rate}`);
   }
 
@@ -113,18 +121,26 @@ class Sender {
   showErrors(errors) {
     for (const [field, messages] of Object.entries(errors)) {
       const input = this.form.querySelector(`[name="${CSS.escape(field)}"]`);
-      const place = document.createElement("p");
-      place.className = "field-error";
+      const place = document.createElement("div");
+      place.className = "error";
+      place.setAttribute("role", "alert");
       place.dataset.uploadError = "";
       place.textContent = messages.join(" ");
-      if (input) {
-        input.setAttribute("aria-invalid", "true");
-        (input.closest(".field") || input.parentElement).append(place);
-      } else {
-        this.words.after(place);
-      }
+      input?.setAttribute("aria-invalid", "true");
+      if (input?.closest(".field")) input.closest(".field").append(place);
+      else this.words.after(place);
     }
-    const first = this.form.querySelector("[aria-invalid]");
-    if (first) first.focus();
+    this.form.querySelector("[aria-invalid=true]")?.focus();
   }
+}
+
+for (const form of document.querySelectorAll("form[data-upload]")) {
+  const sender = new Sender(form);
+  form.addEventListener("submit", (event) => {
+    // A folder the server can read already is named in the form itself.
+    const folder = form.elements.source_folder;
+    if (folder?.value && !sender.chosen()) return;
+    event.preventDefault();
+    sender.run();
+  });
 }
