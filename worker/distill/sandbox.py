@@ -22,11 +22,14 @@ _FORBIDDEN = """
 FORBIDDEN = frozenset(_FORBIDDEN.split())
 
 
-class Forbidden(RuntimeError):
+# Neither is an Exception: a decoder's catch-all must not take them for one more broken file.
+
+
+class Forbidden(BaseException):
     """Something that reading a file never needs was tried."""
 
 
-class TooMuchTime(RuntimeError):
+class TooMuchTime(BaseException):
     """The limit on CPU time is used up."""
 
 
