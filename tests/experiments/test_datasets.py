@@ -136,7 +136,7 @@ def test_options_come_from_the_kinds_schema_and_refusals_name_the_bound(
     wish = {"kind": "image_folder", "name": "pets", "source_folder": str(tmp_path / "pets")}
     answer = client.post(url, wish | {"option-image_size": "7"})
     assert answer.status_code == 422
-    assert b"greater than or equal to 8" in answer.content
+    assert b"Use 8 or more." in answer.content
     client.post(url, wish | {"option-image_size": "32", "option-flip": "on"})
     made = Dataset.objects.get(name="pets")
     assert made.options["image_size"] == 32
