@@ -96,13 +96,17 @@ def _field(name: str, rule: dict[str, Any], *, required: bool) -> forms.Field:
 
 
 def _bounds(rule: dict[str, Any], *, whole: bool) -> dict[str, Any]:
-    """Inclusive bounds for the field. An exclusive bound of a float is its next neighbour."""
+    """Inclusive bounds of the field, and what it says. A float's exclusive bound is its next neighbour."""
     low, high = rule.get("minimum"), rule.get("maximum")
+    say = {"min_value": f"Use {low} or more.", "max_value": f"Use {high} or less."}
     if low is None and (edge := rule.get("exclusiveMinimum")) is not None:
         low = math.floor(edge) + 1 if whole else math.nextafter(edge, math.inf)
+        say["min_value"] = f"Use a value above {edge}."
     if high is None and (edge := rule.get("exclusiveMaximum")) is not None:
         high = math.ceil(edge) - 1 if whole else math.nextafter(edge, -math.inf)
-    return {"min_value": low, "max_value": high}
+        say["max_value"] = f"Use a value below {edge}."
+    say["invalid"] = "Use a whole number." if whole else "Use a number."
+    return {"min_value": low, "max_value": high, "error_messages": say}
 
 
 def _number(rule: dict[str, Any], step: str) -> forms.NumberInput:

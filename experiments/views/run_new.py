@@ -29,6 +29,7 @@ def run_new(request: HttpRequest) -> HttpResponse:
     if changed := _changed_rows(request, project, form):
         return _page(request, project, changed)
     valid, plan = form.is_valid(), form.plan()
+    judged = _judged(request, form)  # before errors are marked: a marked field counts as empty
     if plan is not None:
         try:
             if valid:
@@ -36,7 +37,7 @@ def run_new(request: HttpRequest) -> HttpResponse:
             form.mark(planning.check(plan, request.user))
         except PlanError as error:
             form.mark(error.problems)
-    return _page(request, project, form, status=422)
+    return _page(request, project, form, judged, status=422)
 
 
 def _started(request: HttpRequest, runs: list[Run]) -> HttpResponse:
@@ -47,14 +48,20 @@ def _started(request: HttpRequest, runs: list[Run]) -> HttpResponse:
     return redirect("run_list")
 
 
-def _page(request: HttpRequest, project: Project, form: RunForm, status: int = 200) -> HttpResponse:
+def _page(
+    request: HttpRequest,
+    project: Project,
+    form: RunForm,
+    judged: dict[str, Any] | None = None,
+    status: int = 200,
+) -> HttpResponse:
     context = {
         "form": form,
         "networks": networks(project),
         "purpose_help": PURPOSE_HELP,
         **_preset_context(request.POST, chosen="kd" if _untouched(form) else ""),
         "has_dataset": Dataset.objects.filter(project=project).exists(),
-        **_judged(request, form),
+        **(judged or _judged(request, form)),
     }
     return render(request, "runs/new.html", context, status=status)
 
