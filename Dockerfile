@@ -1,7 +1,7 @@
 # Two images from one file:
 #   docker build --target web    -t kdweb-web .      about 300 MB, no torch
 #   docker build --target worker -t kdweb-worker .   torch with CUDA; for a machine without a GPU add
-#       --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#       --build-arg TORCH_INDEX=…, the address of PyTorch's own index of CPU wheels
 
 FROM python:3.12-slim AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
