@@ -216,7 +216,8 @@ def worker_announced(name: str) -> Callable[[], bool]:
     def announced() -> bool:
         from experiments.models import Method, Worker
 
-        since or since.append(timezone.now())
+        if not since:
+            since.append(timezone.now())
         fresh = Worker.objects.filter(name__startswith=f"{name}@", heartbeat__gte=since[0])
         try:
             return fresh.exists() and Method.objects.filter(available=True).exists()
