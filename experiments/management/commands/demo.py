@@ -16,7 +16,7 @@ from experiments.scenario import Scenario, ScenarioError, table
 from kdweb.stack import Site, run_stack
 from kdweb.supervise import StackError
 
-TRAINING = {"epochs": 20, "batch_size": 64, "learning_rate": 0.05}
+TRAINING = {"epochs": 12, "batch_size": 64, "learning_rate": 0.05}
 STUDENT = "resnet8"
 
 

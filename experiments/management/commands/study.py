@@ -38,8 +38,6 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        settings.KDWEB_DATASET_ROOTS.append(options["source"])
-
         def on_ready(site: Site) -> int:
             try:
                 return self.study(options["source"], options["write"])
@@ -149,7 +147,7 @@ def spread(values: list[float], signed: bool = False) -> str:
 def budget(run: Run) -> str:
     given = run.training
     return (
-        f"{given['epochs']} epochs, batch {given['batch_size']}, {given['optimizer']} with peak learning rate "
+        f"{given['epochs']} epochs, batch {given['batch_size']}, {given['optimizer']}, peak learning rate "
         f"{given['learning_rate']}, {given['schedule']} schedule, augmentation "
         f"{'on' if given['augment'] else 'off'}"
     )
