@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from worker.distill import checkpoint, trainer
 from worker.distill.data.prepared import Augmentation, Writer
 from worker.distill.errors import Diverged, OutOfMemory, StopRequested
 from worker.distill.events import Checkpoint, Metrics, Progress
-from worker.distill.spec import ModelRef, RunSpec, SpecError, Term, Training, hinton, two_part
+from worker.distill.spec import ModelRef, Objective, RunSpec, SpecError, Term, Training, hinton, two_part
 
 
 @pytest.fixture(scope="session")
@@ -122,9 +123,7 @@ def test_two_runs_of_one_spec_end_with_the_same_weights(spec):
 
 def test_a_control_starts_from_the_students_weights(spec):
     distilled = spec()
-    alone = distilled.model_copy(
-        update={"teacher": None, "objective": RunSpec.model_fields["objective"].default_factory()}
-    )
+    alone = distilled.model_copy(update={"teacher": None, "objective": Objective()})
     a, b = (trainer.assemble(s, torch.device("cpu"), lambda event: None) for s in (distilled, alone))
     assert identical(a.student.state_dict(), b.student.state_dict())
 
@@ -153,6 +152,40 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_undisturbed_runs_weigh
         range(1, 19)
     )  # none twice, none missing
     assert [step for step, _ in series(events, "val/top1")] == [6, 12, 18]
+
+
+class Dropping(torch.nn.Module):
+    """A network whose every step draws random numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(1, 8, 3)
+        self.head = torch.nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(torch.dropout(self.conv(x).relu().mean((2, 3)), 0.5, self.training))
+
+
+def test_dropout_goes_on_drawing_where_it_was_stopped(spec, monkeypatch):
+    monkeypatch.setattr(trainer.models, "build", lambda *_, **__: Dropping())
+    monkeypatch.setattr("worker.distill.meter.INTERVAL", 0)
+    alone = {"teacher": None, "objective": Objective()}
+    undisturbed, stopped = (spec(name).model_copy(update=alone) for name in ("undisturbed", "stopped"))
+    trainer.train(undisturbed, lambda event: None)
+    events = []
+    with pytest.raises(StopRequested):
+        trainer.train(stopped, events.append, partial(reached, events, 8))
+    trainer.train(stopped, events.append)
+    assert identical(weights(undisturbed), weights(stopped))
+
+
+def test_images_too_many_for_the_memory_are_gathered_from_disk_and_train_alike(spec, monkeypatch):
+    resident, mapped = spec("resident", epochs=1), spec("mapped", epochs=1)
+    trainer.train(resident, lambda event: None)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=0))
+    assert trainer.assemble(mapped, torch.device("cpu"), lambda event: None).batches.images is None
+    trainer.train(mapped, lambda event: None)
+    assert identical(weights(resident), weights(mapped))
 
 
 def test_a_finished_run_is_not_trained_again(spec):

@@ -25,7 +25,7 @@ from worker.distill.data.augment import Augment
 from worker.distill.errors import Diverged, OutOfMemory, StopRequested
 from worker.distill.evaluate import Scores, evaluate, never
 from worker.distill.events import Log, Phase, Reporter
-from worker.distill.layers import Tap
+from worker.distill.layers import Tap, meta_forward
 from worker.distill.meter import Meter
 from worker.distill.runtime import describe_device, pick_device, seed_everything
 from worker.distill.spec import ModelRef, RunSpec, SpecError, Training
@@ -131,6 +131,8 @@ def network(ref: ModelRef, meta: prepared.Meta, device: torch.device, field: str
             image_size=min(meta.height, meta.width),
             pretrained=ref.pretrained and ref.weights is None,
         )
+        if meta.height != meta.width:  # build() was told of a square
+            meta_forward(model, meta.channels, (meta.height, meta.width))
     except SpecError as error:
         problem = (
             error.problem
