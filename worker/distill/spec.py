@@ -52,7 +52,9 @@ class Training(Strict):
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", title="Optimiser")
     learning_rate: float = Field(0.05, gt=0, le=100, title="Learning rate", description="Peak value.")
     momentum: float = Field(0.9, ge=0, lt=1, description="For SGD (Nesterov).")
-    weight_decay: float = Field(5e-4, ge=0, le=1, title="Weight decay", description="Not on norms and biases.")
+    weight_decay: float = Field(
+        5e-4, ge=0, le=1, title="Weight decay", description="Not on norms and biases."
+    )
     schedule: Literal["constant", "cosine", "step"] = Field(
         "cosine", description="cosine: to zero over the run. step: ÷10 at 50 % and 75 %."
     )
