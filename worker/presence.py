@@ -21,7 +21,7 @@ from experiments.lifecycle import RENEW_EVERY
 from kdweb import paths
 from kdweb.celery import app
 from worker.distill.events import Failed, Result
-from worker.supervisor import CATALOGUE, Engine
+from worker.supervisor import CATALOGUE, Engine, die_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +120,12 @@ def _safely(act: Any, worker: str) -> None:
 @signals.worker_init.connect(weak=False)  # type: ignore[untyped-decorator]
 def _not_draining(sender: Any, **_: Any) -> None:
     _drain_file(sender.hostname).unlink(missing_ok=True)
+
+
+@signals.beat_embedded_init.connect(weak=False)  # type: ignore[untyped-decorator]
+def _end_with_worker(**_: Any) -> None:
+    """Celery sees to this for its pool processes, but leaves a beat of `-B` behind for ever."""
+    die_with_parent()
 
 
 app.steps["consumer"].add(Presence)

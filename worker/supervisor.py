@@ -53,18 +53,25 @@ def environment() -> dict[str, str]:
     return ALLOCATOR | {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"} | passed
 
 
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def die_with_parent() -> None:
+    """Where the kernel can do it: this process is killed when the one that started it ends."""
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+
 def _prepare(parent: int) -> Callable[[], None]:
     """What the child does between fork and exec. A pool process ignores signals; the engine must not."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
 
     def prepare() -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        if prctl is not None:
-            prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-            if os.getppid() != parent:  # it died before the line above
-                os._exit(1)
+        die_with_parent()
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
 
     return prepare
 
