@@ -74,7 +74,7 @@ class Stack:
         for line in self.process.stdout:
             self.lines.put(line)
 
-    def wait_for(self, words: str, seconds: float = 120) -> None:
+    def wait_for(self, words: str, seconds: float = 200) -> None:
         deadline = time.monotonic() + seconds
         while not any(words in line for line in self.seen):
             assert self.process.poll() is None, "ended:\n" + "".join(self.seen)
