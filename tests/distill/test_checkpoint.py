@@ -60,7 +60,7 @@ def test_a_file_half_written_is_swept_and_never_read(tmp_path):
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     net = nn.Linear(2, 2)
-    checkpoint.save_student(tmp_path, net, {}, 1)
+    checkpoint.save_student(tmp_path, net, 1)
     before = (tmp_path / checkpoint.STUDENT).read_bytes()
     nn.init.zeros_(net.weight)
 
@@ -69,14 +69,14 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        checkpoint.save_student(tmp_path, net, {}, 2)
+        checkpoint.save_student(tmp_path, net, 2)
     assert (tmp_path / checkpoint.STUDENT).read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_student_comes_back_from_its_file(tmp_path):
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).to(memory_format=torch.channels_last)
-    event = checkpoint.save_student(tmp_path, net, {"architecture": "x"}, 5)
+    event = checkpoint.save_student(tmp_path, net, 5)
     copy = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
     checkpoint.load_weights(copy, event.path, field="student.weights", num_classes=2)
     assert all(

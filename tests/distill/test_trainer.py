@@ -249,7 +249,7 @@ def test_the_terms_need_a_teacher(spec):
 
 def test_a_teacher_of_other_classes_is_refused_with_both_numbers(spec, tmp_path):
     net = trainer.models.build("resnet8", num_classes=7, in_channels=1, image_size=8)
-    checkpoint.save_student(tmp_path, net, {}, 0)
+    checkpoint.save_student(tmp_path, net, 0)
     ref = ModelRef(architecture="resnet8", weights=str(tmp_path / checkpoint.STUDENT))
     with pytest.raises(SpecError, match=r"7 classes.*has 3") as refused:
         trainer.train(spec().model_copy(update={"teacher": ref}), lambda event: None)

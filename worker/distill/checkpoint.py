@@ -56,13 +56,14 @@ def load_resume(folder: Path, report: Reporter) -> dict[str, Any] | None:
     return None
 
 
-def save_student(folder: Path, student: nn.Module, about: dict[str, str], step: int) -> Checkpoint:
+def save_student(folder: Path, student: nn.Module, step: int) -> Checkpoint:
     """The student alone: what the run is for."""
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in student.state_dict().items()
     }
-    content = safetensors.torch.save(tensors, metadata={"format": "pt", **about})
+    # One entry: of several, the library chooses the order anew each time, and the file's hash with it.
+    content = safetensors.torch.save(tensors, metadata={"format": "pt"})
     _write(folder / STUDENT, content)
     digest = hashlib.sha256(content).hexdigest()
     path = str(folder / STUDENT)

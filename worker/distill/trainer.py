@@ -365,8 +365,7 @@ def resume(run: Run, report: Reporter) -> None:
 
 def conclude(run: Run, report: Reporter, should_stop: Callable[[], bool]) -> dict[str, Any]:
     """Export the student, measure it and its teacher with the same code."""
-    about = {"architecture": run.spec.student.architecture, "dataset": run.data.meta.fingerprint}
-    report(checkpoint.save_student(Path(run.spec.output), run.student, about, run.step))
+    report(checkpoint.save_student(Path(run.spec.output), run.student, run.step))
     split = run.data.evaluation_split
     report(Phase(name="evaluation", detail=f"on the {split} split"))
     measured: dict[str, Any] = {}
