@@ -38,16 +38,31 @@ def own_or_404(request: HttpRequest, pk: int) -> Dataset:
 def dataset_detail(request: HttpRequest, pk: int) -> HttpResponse:
     """The whole page; for htmx, while the worker prepares, only the part that changes."""
     dataset = own_or_404(request, pk)
+    polled = bool(request.headers.get("HX-Request"))
+    if polled and dataset.status != Dataset.Status.PREPARING:
+        return HttpResponse(headers={"HX-Refresh": "true"})  # the head of the page changes as well
+    kind = DatasetKind.objects.filter(pk=dataset.kind).first()
     context: dict[str, Any] = {
         "dataset": dataset,
+        "kind": kind or dataset.kind,
+        "options": option_rows(dataset, kind),
         "runs": dataset.runs.select_related("teacher", "architecture", "control", "control__teacher")[:20],
         "teachers": dataset.teachers.select_related("architecture"),
         "classes": class_rows(dataset),
         "splits": [(name, n) for name, n in dataset.info.get("sizes", {}).items() if n],
         **allowed(request, dataset.project),
     }
-    template = "datasets/_body.html" if request.headers.get("HX-Request") else "datasets/detail.html"
-    return render(request, template, context)
+    return render(request, "datasets/_body.html" if polled else "datasets/detail.html", context)
+
+
+def option_rows(dataset: Dataset, kind: DatasetKind | None) -> list[tuple[str, Any]]:
+    """(title, value) of each option, named as in the form."""
+    rules = kind.schema.get("properties", {}) if kind else {}
+    words = {True: "yes", False: "no"}
+    return [
+        (rules.get(name, {}).get("title", name), words[value] if isinstance(value, bool) else value)
+        for name, value in dataset.options.items()
+    ]
 
 
 def class_rows(dataset: Dataset) -> list[dict[str, Any]]:

@@ -37,15 +37,18 @@ def own_or_404(request: HttpRequest, pk: int) -> Teacher:
 
 @require_GET
 def teacher_detail(request: HttpRequest, pk: int) -> HttpResponse:
+    """The whole page; for htmx, while it is trained, only the part that changes."""
     teacher = own_or_404(request, pk)
+    polled = bool(request.headers.get("HX-Request"))
+    if polled and teacher.status != Teacher.Status.PREPARING:
+        return HttpResponse(headers={"HX-Refresh": "true"})  # the head of the page changes as well
     context = {
         "teacher": teacher,
         "runs": teacher.runs.select_related("teacher", "architecture", "control", "control__teacher")[:20],
         "per_class": list(zip(teacher.dataset.classes, teacher.metrics.get("per_class") or [], strict=False)),
         **allowed(request, teacher.project),
     }
-    template = "teachers/_body.html" if request.headers.get("HX-Request") else "teachers/detail.html"
-    return render(request, template, context)
+    return render(request, "teachers/_body.html" if polled else "teachers/detail.html", context)
 
 
 @require_GET

@@ -144,10 +144,14 @@ def write_piece(request: HttpRequest, file: BinaryIO, upload: Upload) -> bool:
 def upload_status(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """The state as a fragment that asks again while a worker is at it; as JSON for scripts."""
     upload = get_object_or_404(Upload.objects.for_user(request.user), pk=pk)
+    polled = bool(request.headers.get("HX-Request"))
     if request.headers.get("Accept", "").startswith("application/json"):
         return JsonResponse({"received": upload.received, "status": upload.status, "error": upload.error})
-    template = "uploads/_status.html" if request.headers.get("HX-Request") else "uploads/detail.html"
-    return render(request, template, {"upload": upload})
+    if polled and upload.teacher_id:
+        return HttpResponse(headers={"HX-Redirect": reverse("teacher_detail", args=[upload.teacher_id])})
+    if polled and upload.dataset_id:
+        return HttpResponse(headers={"HX-Redirect": reverse("dataset_detail", args=[upload.dataset_id])})
+    return render(request, "uploads/_status.html" if polled else "uploads/detail.html", {"upload": upload})
 
 
 @require_POST

@@ -69,7 +69,10 @@ def test_the_list_costs_the_same_queries_for_one_and_for_twenty(client: Client) 
 
 
 def test_the_page_shows_balance_samples_warnings_and_what_was_left_out(client: Client) -> None:
-    dataset = a_full_dataset()
+    DatasetKind.objects.create(
+        key="image_folder", title="Image folder", schema={"properties": {"flip": {"title": "Mirroring"}}}
+    )
+    dataset = a_full_dataset(kind="image_folder", options={"flip": True})
     a_teacher("expert", dataset=dataset, metrics={"top1": 0.9341})
     a_run(dataset=dataset, name="first run")
     page = client.get(reverse("dataset_detail", args=[dataset.pk])).content.decode()
@@ -77,9 +80,10 @@ def test_the_page_shows_balance_samples_warnings_and_what_was_left_out(client: C
         "&lt;b&gt;cat",
         "random mirroring",
         "stands in train and val",
-        "is truncated",
+        "Is truncated",
         "93.41",
         "first run",
+        "<dt>Mirroring</dt><dd>yes</dd>",
     ):
         assert shown in page, shown
     assert reverse("dataset_sample", args=[dataset.pk, 0, 0]) in page
@@ -99,7 +103,8 @@ def test_while_it_is_prepared_only_the_body_is_fetched_again_and_it_stops_when_r
     assert "hx-trigger" in part
     assert "<html" not in part
     Dataset.objects.update(status="ready", info=INFO, classes=["a", "b"])
-    assert "hx-trigger" not in client.get(url, headers={"HX-Request": "true"}).content.decode()
+    assert client.get(url, headers={"HX-Request": "true"})["HX-Refresh"] == "true"
+    assert "hx-trigger" not in client.get(url).content.decode().split("<main")[1]
 
 
 def test_a_sample_is_served_as_a_picture_and_only_from_the_datasets_own_list(

@@ -91,12 +91,13 @@ def test_the_page_works_in_every_state_before_anything_is_measured(client: Clien
     teacher = a_teacher(status=status, error="Its training failed. Out of memory.")
     run = a_run(purpose=Run.Purpose.TEACHER, makes=teacher, teacher=None)
     url = reverse("teacher_detail", args=[teacher.pk])
-    whole, part = client.get(url), client.get(url, headers={"HX-Request": "true"})
-    assert (whole.status_code, part.status_code) == (200, 200)
-    assert b"<html" not in part.content
-    assert reverse("run_detail", args=[run.pk]).encode() in part.content
-    assert (b"hx-trigger" in part.content) == (status == "preparing")
-    assert (b"Out of memory" in part.content) == (status == "failed")
+    whole, polled = client.get(url), client.get(url, headers={"HX-Request": "true"})
+    assert whole.status_code == 200
+    assert reverse("run_detail", args=[run.pk]).encode() in whole.content
+    assert (b"Out of memory" in whole.content) == (status == "failed")
+    assert (b"hx-trigger" in polled.content) == (status == "preparing")
+    assert polled.has_header("HX-Refresh") == (status != "preparing")
+    assert b"<html" not in polled.content
 
 
 def test_training_one_is_a_run_like_any_other(client: Client) -> None:
