@@ -98,23 +98,57 @@ def pairs(parts: Parts) -> list[str]:
     lines = []
     for term in parts.objective.terms:
         names = layer_parameters(parts.methods.get(term.method))
-        if not names:
+        ours, theirs = parts.student_profile, parts.teacher_profile
+        if not names or ours is None or theirs is None:
             continue
-        profiles = (parts.student_profile, parts.teacher_profile)
-        if any(p is None or p.status == ArchitectureProfile.Status.WAITING for p in profiles):
-            lines.append(f"{term.method}: layers are being listed by a worker")
+        if ArchitectureProfile.Status.WAITING in (ours.status, theirs.status):
+            lines.append(f"{term.method}: a worker is listing the layers")
             continue
         chosen = {side: str(term.params.get(name) or "") for name, side in names.items()}
-        lines.append(
-            f"{term.method}: {_layer(profiles[0], chosen.get('student', ''))}"
-            f" ↔ {_layer(profiles[1], chosen.get('teacher', ''))}"
-        )
+        paths = _paired(ours, theirs, chosen.get("student", ""), chosen.get("teacher", ""))
+        if paths:
+            lines.append(f"{term.method}: {_layer(ours, paths[0])} ↔ {_layer(theirs, paths[1])}")
+        else:
+            lines.append(f"{term.method}: layers are paired by stage")
     return lines
 
 
-def _layer(profile: ArchitectureProfile | None, path: str) -> str:
-    if not path or profile is None:
-        return "layer paired by stage"
-    shapes = {layer["path"]: layer["shape"] for layer in profile.layers}
-    shape = "×".join(map(str, shapes.get(path, ()))) or "?"
-    return f"{path} ({shape})"
+def _layer(profile: ArchitectureProfile, path: str) -> str:
+    shapes = {layer["path"]: layer["shape"] for layer in [*profile.layers, *profile.stages]}
+    return f"{path} ({'×'.join(map(str, shapes.get(path, ()))) or '?'})"
+
+
+def _paired(
+    ours: ArchitectureProfile, theirs: ArchitectureProfile, student: str, teacher: str
+) -> tuple[str, str] | None:
+    """What the engine will pair (its rule is `layers.propose_pair`), for networks whose stages are maps.
+
+    The student's middle stage with the teacher's of its resolution, else of its relative depth; a layer
+    that was chosen stays. None where the engine must be left to say.
+    """
+    if student and teacher:
+        return student, teacher
+    left, right = _pixels(ours), _pixels(theirs)
+    if left is None or right is None:
+        return None
+    if student:
+        return student, _match(left.get(student), 0.5, right)
+    if teacher:
+        return _match(right.get(teacher), 0.5, left), teacher
+    stages = list(left)
+    middle = len(stages) // 2
+    depth = middle / (len(stages) - 1) if len(stages) > 1 else 0.5
+    return stages[middle], _match(left[stages[middle]], depth, right)
+
+
+def _pixels(profile: ArchitectureProfile) -> dict[str, int] | None:
+    """H·W by path of the stages; None where they are not all square maps, channels first."""
+    shapes = {stage["path"]: stage["shape"] for stage in profile.stages}
+    if not shapes or any(len(shape) != 3 or shape[1] != shape[2] for shape in shapes.values()):
+        return None
+    return {path: shape[1] * shape[2] for path, shape in shapes.items()}
+
+
+def _match(pixels: int | None, depth: float, others: dict[str, int]) -> str:
+    same = [path for path, size in others.items() if size == pixels]
+    return same[-1] if same else list(others)[round(depth * (len(others) - 1))]

@@ -119,7 +119,8 @@ def gather(plan: Plan, user: User) -> tuple[Parts, list[Problem]]:
     missing += [*_roles(plan), *_control_exists(plan, project)]
     if parts.dataset and parts.dataset.status == Dataset.Status.READY:
         parts.student_profile = profile(parts.architecture, parts.dataset)
-        parts.teacher_profile = profile(parts.teacher and parts.teacher.architecture, parts.dataset)
+        teacher = parts.teacher.architecture if parts.teacher else None
+        parts.teacher_profile = profile(teacher, parts.dataset)
     return parts, missing
 
 
@@ -154,7 +155,7 @@ def _roles(plan: Plan) -> Iterator[Problem]:
 def _control_exists(plan: Plan, project: Project) -> Iterator[Problem]:
     if plan.purpose == "distil" and plan.control == "existing":
         runs = Run.objects.filter(project=project, purpose=Run.Purpose.CONTROL, dataset=plan.dataset)
-        if not runs.filter(pk=plan.control_run).exists():
+        if plan.control_run is None or not runs.filter(pk=plan.control_run).exists():
             text = "there is no such control on this dataset."
             yield Problem("control_run", plan.control_run, text, "Choose a control of the list, or run one.")
 

@@ -93,7 +93,7 @@ class TeacherSelect(forms.Select):
         return option
 
 
-class TeacherField(forms.ModelChoiceField):
+class TeacherField(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic at run time
     def label_from_instance(self, obj: Any) -> str:
         parts = [obj.name, pct(obj.metrics.get("top1")), f"{count(obj.metrics.get('parameters'))} parameters"]
         if obj.status == Teacher.Status.PREPARING:
@@ -183,7 +183,7 @@ class RunForm(forms.Form):
         dataset = datasets.filter(pk=chosen).first() if str(chosen or "").isdecimal() else None
         reasons = {teacher.pk: why_not(teacher, dataset) for teacher in self.teachers}
         widget = self.fields["teacher"].widget
-        widget.refused = {key: reason for key, reason in reasons.items() if reason}  # type: ignore[attr-defined]
+        widget.refused = {key: reason for key, reason in reasons.items() if reason}
 
     def _initial(self, plan: Plan) -> dict[str, Any]:
         student = (
@@ -217,11 +217,11 @@ class RunForm(forms.Form):
 
     def is_valid(self) -> bool:
         rows = [term.is_valid() for term in self.terms if self.distils]
-        return super().is_valid() and all(rows)
+        return bool(super().is_valid()) and all(rows)
 
     @property
     def distils(self) -> bool:
-        return self["purpose"].value() == "distil"
+        return bool(self["purpose"].value() == "distil")
 
     def plan(self) -> Plan | None:
         """What was typed, with the default where a field is empty or wrong; None without a dataset."""

@@ -140,14 +140,15 @@ def explain(violation: SchemaViolation) -> tuple[str, str, str]:
     """(problem, fix, property) of a breach, in the words of the form."""
     name = ".".join(str(part) for part in violation.absolute_path)
     rule: Any = violation.validator_value
+    instance: Any = violation.instance
     properties = violation.schema.get("properties", {}) if isinstance(violation.schema, dict) else {}
     match violation.validator:
         case "additionalProperties":
-            extra = min(set(violation.instance) - set(properties), default="")
+            extra = min(set(instance) - set(properties), default="")
             allowed = ", ".join(properties) or "none"
             return "there is no such parameter.", f"Parameters are: {allowed}.", f"{name}.{extra}".strip(".")
         case "required":
-            missing = next((key for key in rule if key not in violation.instance), "")
+            missing = next((key for key in rule if key not in instance), "")
             return "it is missing.", "Give it a value.", f"{name}.{missing}".strip(".")
         case "minimum":
             return f"it must be at least {rule}.", f"Use {rule} or more.", name

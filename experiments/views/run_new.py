@@ -107,7 +107,7 @@ def starting_plan(request: HttpRequest, project: Project) -> Plan | None:
         teacher = found[-1] if found else None
     return Plan(
         project=project.pk,
-        purpose=purpose,  # type: ignore[arg-type]
+        purpose=purpose,
         dataset=dataset.pk,
         teacher=teacher.pk if teacher else None,
         student=student.pk if student else None,
@@ -143,7 +143,7 @@ def clone(run: Run) -> Plan:
         project=run.project_id,
         name=f"{run.name} (copy)"[:120],
         experiment=run.experiment_id,
-        purpose=run.purpose,  # type: ignore[arg-type]
+        purpose=run.purpose,
         dataset=run.dataset_id,
         student=run.student_id,
         architecture="" if run.student_id else run.architecture_id,
@@ -252,8 +252,8 @@ def _preset(data: Any) -> Objective:
 
 def _preset_context(data: Any, chosen: str = "") -> dict[str, Any]:
     """The preset's own controls: which it is, its α and T."""
-    name = data.get("preset") or chosen
-    name = name if name in plan_facts.PRESETS else ""
+    name = data.get("preset")
+    name = name if name in plan_facts.PRESETS else chosen
     alpha = _number(data.get("alpha"), 0.0, 1.0)
     # α is turned while T stands in the row of the term: keep it
     typed = next((value for key, value in data.items() if key.endswith("-p-temperature")), None)

@@ -209,8 +209,8 @@ def test_a_layer_that_does_not_exist_is_refused_once_the_network_is_known(user: 
 
 def test_a_network_that_cannot_be_built_is_refused_with_the_worker_s_reason(user: User) -> None:
     planning.check(a_plan(), user)
-    ArchitectureProfile.objects.filter(architecture="resnet8").update(status="failed", error="needs 3 channels")
-    assert "needs 3 channels" in the_problem(a_plan(), user, "architecture").message
+    ArchitectureProfile.objects.filter(architecture="resnet8").update(status="failed", error="needs RGB")
+    assert "needs RGB" in the_problem(a_plan(), user, "architecture").message
 
 
 def test_a_profile_is_asked_for_once(
@@ -324,7 +324,9 @@ def test_sent_twice_a_submission_makes_runs_once(user: User) -> None:
 
 
 def test_a_teacher_in_the_making_is_made_with_its_run(user: User) -> None:
-    plan = a_plan(purpose="teacher", teacher=None, objective=Objective(), name="huge", architecture="resnet56")
+    plan = a_plan(
+        purpose="teacher", teacher=None, objective=Objective(), name="huge", architecture="resnet56"
+    )
     (run,) = planning.create(plan, user)
     assert run.makes is not None
     assert (run.makes.name, run.makes.status, run.makes.source) == ("huge", "preparing", "trained")
@@ -351,3 +353,42 @@ def test_facts_say_what_fits(user: User) -> None:
     lines = plan_facts.facts(parts)
     assert "digits: 10 classes, images 1×8×8" in lines
     assert "855,770 → 78,000 parameters: 11× smaller" in lines
+
+
+@pytest.mark.parametrize(
+    ("params", "pair"),
+    [
+        ({}, "layer2 (32×4×4) ↔ block2 (64×4×4)"),  # the middle stage, and the teacher's of its resolution
+        ({"student_layer": "layer3"}, "layer3 (64×2×2) ↔ block3 (128×2×2)"),
+        ({"teacher_layer": "block1"}, "layer1 (16×8×8) ↔ block1 (32×8×8)"),
+        ({"student_layer": "layer1", "teacher_layer": "block3"}, "layer1 (16×8×8) ↔ block3 (128×2×2)"),
+    ],
+)
+def test_the_pair_of_layers_is_shown_once_both_networks_are_known(
+    user: User, params: dict[str, str], pair: str
+) -> None:
+    plan = a_plan(objective=Objective(terms=[Term(method="fitnet", params=params)]))
+    parts, _ = planning.gather(plan, user)
+    assert "fitnet: a worker is listing the layers" in plan_facts.facts(parts)
+    for key, name, width in (("resnet8", "layer", 16), ("resnet56", "block", 32)):
+        stages = [{"path": f"{name}{n + 1}", "shape": [width << n, 8 >> n, 8 >> n]} for n in range(3)]
+        ArchitectureProfile.objects.filter(architecture=key).update(status="ready", stages=stages)
+    parts, _ = planning.gather(plan, user)
+    assert f"fitnet: {pair}" in plan_facts.facts(parts)
+
+
+@pytest.mark.parametrize(
+    ("small", "large"), [("resnet8", "resnet20"), ("vgg8", "wrn-16-2"), ("resnet8", "vgg8")]
+)
+def test_the_pair_that_is_shown_is_the_pair_the_engine_takes(user: User, small: str, large: str) -> None:
+    from worker.distill import layers, models
+
+    def profiled(key: str) -> tuple[list[layers.Layer], ArchitectureProfile]:
+        model = models.build(key, num_classes=10, in_channels=1, image_size=32)
+        traced = layers.trace(model, 1, 32)
+        stages = [{"path": layer.path, "shape": list(layer.shape)} for layer in layers.stages(traced)]
+        return traced, ArchitectureProfile(stages=stages)
+
+    (ours, left), (theirs, right) = profiled(small), profiled(large)
+    student, teacher = layers.propose_pair(ours, theirs)
+    assert plan_facts._paired(left, right, "", "") == (student.path, teacher.path)

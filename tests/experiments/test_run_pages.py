@@ -1,0 +1,401 @@
+"""Home, the list of runs and the page of a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from experiments.models import Artifact, LogLine, Membership, Project, Role, Run, RunEvent, Worker
+from experiments.run_filter import NUMBERS, SORTS, BadQuery, filtered
+from worker.distill.spec import Objective, Term
+
+from . import make
+
+pytestmark = pytest.mark.django_db
+XSS = '<script>alert("x")</script>'
+MEASURED: dict[str, Any] = {
+    "top1": 0.95,
+    "per_class": [0.9] * 10,
+    "split": "test",
+    "parameters": 78_000,
+    "bytes": 312_000,
+    "flops": 26_000_000,
+    "latency_p50_ms": 0.5,
+}
+TEACHER = MEASURED | {"top1": 0.98, "parameters": 855_770, "bytes": 3_423_080, "flops": 250_000_000}
+
+
+def person(name: str, project: Project | None, role: str = Role.MEMBER) -> Client:
+    user = User.objects.create_user(name)
+    if project:
+        Membership.objects.create(project=project, user=user, role=role)
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def mia() -> Client:
+    """A member of the project."""
+    return person("mia", make.a_project())
+
+
+def a_control(**values: Any) -> Run:
+    usual = {"name": "alone", "status": "succeeded", "accuracy": 0.93, "results": {"student": MEASURED}}
+    return make.a_run(**(usual | values))
+
+
+def a_distilled(**values: Any) -> Run:
+    objective = Objective(task_weight=0.1, terms=[Term(method="kd", weight=0.9, params={"temperature": 4.0})])
+    now = timezone.now()
+    usual = {
+        "name": "resnet8 ← big",
+        "purpose": "distil",
+        "status": "succeeded",
+        "teacher": values.pop("teacher", None) or make.a_teacher(f"big {Run.objects.count()}"),
+        "accuracy": 0.95,
+        "results": {"student": MEASURED, "teacher": TEACHER, "device": "CPU"},
+        "objective": objective.model_dump(),
+        "method_keys": "kd",
+        "parameters": 78_000,
+        "started": now,
+        "finished": now,
+    }
+    return make.a_run(**(usual | values))
+
+
+def everything() -> Run:
+    """A run of each status, and all that belongs to a run."""
+    control = a_control()
+    run = a_distilled(control=control, name=XSS)
+    Artifact.objects.create(
+        run=run, kind="student", path="runs/x", sha256="ab" * 32, bytes=9, step=3, fence=1
+    )
+    RunEvent.objects.create(run=run, text=f"Said {XSS}", status="succeeded", actor="mia")
+    LogLine.objects.create(run=run, n=0, wall=1.0, level="info", text=XSS)
+    for status in Run.Status.values:
+        a_distilled(status=status, reason=XSS, name=f"is {status}", total_steps=10, step=5)
+    a_distilled(status="running", name="lost", lease_expires=timezone.now() - timezone.timedelta(minutes=9))
+    Worker.objects.create(name="w1", host="here", queue="cpu")
+    return run
+
+
+# --- Every page, empty and full -----------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["home", "run_list", "run_compare", "run_new", "run_csv"])
+@pytest.mark.parametrize("full", [False, True])
+def test_a_page_answers_on_empty_and_on_full_data(mia: Client, name: str, full: bool) -> None:
+    if full:
+        everything()
+    response = mia.get(reverse(name))
+    assert response.status_code == 200
+    assert XSS not in response.text if name != "run_csv" else True
+
+
+def test_a_run_s_page_answers_in_every_status_and_escapes_what_people_wrote(mia: Client) -> None:
+    everything()
+    for run in Run.objects.all():
+        for name in ("run_detail", "run_summary"):
+            response = mia.get(reverse(name, args=[run.pk]))
+            assert response.status_code == 200, run.status
+            assert XSS not in response.text
+
+
+def test_who_is_in_no_project_is_told_so() -> None:
+    response = person("noa", None).get(reverse("home"))
+    assert "You are in no project yet" in response.text
+
+
+def test_a_newcomer_is_led_from_dataset_to_teacher_to_run(mia: Client) -> None:
+    assert "Add a dataset" in mia.get(reverse("home")).text
+    make.a_dataset()
+    assert "Train a teacher" in mia.get(reverse("home")).text
+    make.a_teacher()
+    assert "Distil a student" in mia.get(reverse("home")).text
+    a_distilled()
+    assert "Distil a student" not in mia.get(reverse("home")).text
+
+
+def test_home_says_what_needs_attention(mia: Client) -> None:
+    a_distilled(status="failed", name="broke", reason="loss is NaN at step 7")
+    a_distilled(status="queued", name="waits")
+    text = mia.get(reverse("home"), headers={"HX-Request": "true"}).text
+    assert "loss is NaN at step 7" in text
+    assert "No worker is alive" in text
+    assert "<html" not in text
+
+
+# --- Whose runs ---------------------------------------------------------------------------------------------
+def test_runs_of_another_project_are_not_there(mia: Client) -> None:
+    other = Project.objects.create(name="Other", slug="other")
+    theirs = a_distilled(project=other, name="theirs")
+    file = Artifact.objects.create(
+        run=theirs, kind="student", path="runs/x", sha256="", bytes=1, step=1, fence=1
+    )
+    for name in ("run_detail", "run_summary", "run_log"):
+        assert mia.get(reverse(name, args=[theirs.pk])).status_code == 404
+    assert mia.post(reverse("run_stop", args=[theirs.pk])).status_code == 404
+    assert mia.get(reverse("run_artifact", args=[theirs.pk, file.pk])).status_code == 404
+    for name in ("home", "run_list", "run_csv"):
+        assert "theirs" not in mia.get(reverse(name)).text
+    assert mia.get(reverse("run_new"), {"from": theirs.pk}).status_code == 404
+
+
+def test_a_file_of_another_run_is_not_served_under_this_one(mia: Client) -> None:
+    run, other = a_distilled(), a_distilled()
+    file = Artifact.objects.create(
+        run=other, kind="student", path="runs/x", sha256="", bytes=1, step=1, fence=1
+    )
+    assert mia.get(reverse("run_artifact", args=[run.pk, file.pk])).status_code == 404
+
+
+def test_a_viewer_looks_and_does_not_touch() -> None:
+    viewer = person("vic", make.a_project(), Role.VIEWER)
+    run = a_distilled(status="queued")
+    text = viewer.get(reverse("run_detail", args=[run.pk])).text
+    assert reverse("run_stop", args=[run.pk]) not in text
+    assert viewer.post(reverse("run_stop", args=[run.pk])).status_code == 403
+    viewer.post(reverse("run_bulk_stop"), {"run": [run.pk]})
+    assert viewer.get(reverse("run_new")).status_code == 403
+    run.refresh_from_db()
+    assert run.status == "queued"
+
+
+def test_the_project_chosen_last_is_the_current_one(mia: Client) -> None:
+    second = Project.objects.create(name="Zebra", slug="zebra")
+    a_distilled(name="in the first")
+    Membership.objects.create(project=second, user=User.objects.get(username="mia"))
+    assert "in the first" in mia.get(reverse("run_list")).text
+    mia.post(reverse("project_switch"), {"project": second.pk})
+    assert "in the first" not in mia.get(reverse("run_list")).text
+
+
+def test_a_project_one_is_not_in_cannot_be_chosen(mia: Client) -> None:
+    other = Project.objects.create(name="Other", slug="other")
+    for given in (other.pk, "x", ""):
+        assert mia.post(reverse("project_switch"), {"project": given}).status_code == 404
+
+
+# --- The list -----------------------------------------------------------------------------------------------
+def names(query: str, sort: str = "name") -> list[str]:
+    return [run.name for run in filtered(Run.objects.all(), query, sort)]
+
+
+def test_the_query_line_finds_what_it_says() -> None:
+    big = make.a_teacher("big")
+    control = a_control()
+    a_distilled(name="a", teacher=big, accuracy=0.95, control=control)
+    a_distilled(name="b", method_keys="fitnet+kd", accuracy=0.80, status="failed", results={})
+    a_distilled(name="c", method_keys="dkd", accuracy=0.99, architecture=make.an_architecture("vgg8"))
+    assert names("method:kd") == ["a", "b"]  # not dkd
+    assert names("method:fitnet,dkd") == ["b", "c"]
+    assert names("status:failed") == ["b"]
+    assert names("-status:failed purpose:distil") == ["a", "c"]
+    assert names("student:vgg") == ["c"]
+    assert names('teacher:"big" acc>0.9') == ["a", "c"]
+    assert names("teacher:big acc>90% -student:vgg8") == ["a"]
+    assert names("acc>=95 acc<0.96") == ["a"]
+    assert names("gain>1.9 gain<2.1") == ["a"]
+    assert names("ratio>10 purpose:distil") == ["a", "c"]
+    assert names("params<1M student:resnet8 status:succeeded purpose:distil") == ["a"]
+    assert names("seed:0 vgg8") == ["c"]
+    assert names("alone") == ["alone"]
+    assert names("") == ["a", "alone", "b", "c"]
+
+
+def test_lost_runs_are_found_by_their_lease() -> None:
+    a_distilled(name="quiet", status="running", lease_expires=timezone.now() - timezone.timedelta(minutes=1))
+    a_distilled(name="busy", status="running", lease_expires=timezone.now() + timezone.timedelta(minutes=1))
+    assert names("status:lost") == ["quiet"]
+    assert names("status:running") == ["busy"]
+    assert names("status:active") == ["busy", "quiet"]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("acc>", "acc> has no value"),
+        ("acc>high", "'high' is no number"),
+        ("colour:red", "'colour' is no key"),
+        ("status:done", "'done' is no status"),
+        ("purpose:fun", "purpose"),
+        ("student>3", "write student:3"),
+        ('"open', "not closed"),
+        ("x" * 501, "longer than 500"),
+        ("acc>nan", "is no number"),
+    ],
+)
+def test_a_query_that_is_wrong_says_why(mia: Client, query: str, said: str) -> None:
+    with pytest.raises(BadQuery, match=said.replace("(", r"\(")):
+        filtered(Run.objects.all(), query, "name")
+    response = mia.get(reverse("run_list"), {"q": query})
+    assert response.status_code == 200
+    assert 'role="alert"' in response.text
+    assert mia.get(reverse("run_csv"), {"q": query}).status_code == 400
+
+
+def test_every_column_sorts_both_ways() -> None:
+    everything()
+    for key in SORTS:
+        up, down = names("", key), names("", f"-{key}")
+        assert len(up) == len(down) == Run.objects.count()
+    assert names("acc>0", "acc")[0] == "alone"
+    assert names("purpose:distil gain>0", "-gain") == [XSS]
+
+
+def test_every_number_can_be_asked_for() -> None:
+    everything()
+    for key in NUMBERS:
+        names(f"{key}>=0")
+
+
+def test_the_list_takes_as_many_queries_for_fifty_runs_as_for_one(
+    mia: Client, django_assert_max_num_queries: Any
+) -> None:
+    for number in range(60):
+        a_distilled(name=f"run {number}", control=a_control(name=f"control {number}"))
+    with django_assert_max_num_queries(12) as few:
+        mia.get(reverse("run_list"), {"q": "run 1"})
+    with django_assert_max_num_queries(12) as many:
+        response = mia.get(reverse("run_list"))
+    assert response.text.count("data-run=") == 50
+    assert len(many) == len(few)
+    assert not any("metricchunk" in query["sql"] for query in many.captured_queries)
+
+
+def test_pages_hold_fifty_and_keep_query_and_sort(mia: Client) -> None:
+    for number in range(55):
+        a_distilled(name=f"run {number:02}", teacher=make.a_teacher(f"t{number}"))
+    response = mia.get(reverse("run_list"), {"q": "run", "sort": "name", "page": 2})
+    assert response.text.count("data-run=") == 5
+    assert "q=run&amp;sort=name&amp;page=1" in response.text
+
+
+def test_the_csv_holds_all_pages_and_no_formulas(mia: Client) -> None:
+    for number in range(55):
+        a_distilled(name=f"=cmd|{number}", teacher=make.a_teacher(f"t{number}"), control=a_control())
+    response = mia.get(reverse("run_csv"), {"q": "purpose:distil"})
+    rows = list(csv.DictReader(io.StringIO(response.content.decode())))
+    assert len(rows) == 55
+    assert rows[0]["name"].startswith("'=cmd")
+    assert float(rows[0]["gain"]) == pytest.approx(0.02)
+    assert float(rows[0]["compression_parameters"]) == pytest.approx(855_770 / 78_000)
+    assert response["Content-Disposition"].startswith("attachment")
+
+
+def test_several_are_stopped_at_once(mia: Client) -> None:
+    waiting, done = a_distilled(status="queued"), a_distilled()
+    response = mia.post(reverse("run_bulk_stop"), {"run": [waiting.pk, done.pk, "x"]})
+    waiting.refresh_from_db()
+    assert waiting.status == "cancelled"
+    assert json.loads(response["HX-Trigger"])["kd:toast"]["text"] == "1 of 2 will stop."
+
+
+# --- A run --------------------------------------------------------------------------------------------------
+def test_the_tiles_compare_student_teacher_and_control(mia: Client) -> None:
+    run = a_distilled(control=a_control())
+    text = mia.get(reverse("run_detail", args=[run.pk])).text.replace("\xa0", " ")
+    for shown in ("95.00 %", "98.00 %", "93.00 %", "+2.00", "40 %", "11.0×"):
+        assert shown in text
+
+
+def test_a_number_that_is_not_there_says_why(mia: Client) -> None:
+    alone = a_distilled()
+    assert "no control was run" in mia.get(reverse("run_detail", args=[alone.pk])).text
+    early = a_distilled(control=a_control(status="running"), status="running", accuracy=0.5, results={})
+    text = mia.get(reverse("run_detail", args=[early.pk])).text
+    assert "best validation so far" in text
+    assert "the control is running" in text
+    assert "measured at the end" in text
+    equal = a_distilled(control=a_control(accuracy=0.98))
+    assert "the teacher is no better than the control" in mia.get(reverse("run_detail", args=[equal.pk])).text
+
+
+def test_a_failed_run_says_why_first(mia: Client) -> None:
+    run = a_distilled(status="failed", reason="learning_rate = 50: the loss is NaN. Use 0.05.", results={})
+    text = mia.get(reverse("run_detail", args=[run.pk])).text
+    assert (
+        text.index("This run failed.")
+        < text.index("learning_rate = 50: the loss is NaN.")
+        < text.index("tiles")
+    )
+
+
+def test_a_waiting_run_says_what_it_waits_for(mia: Client) -> None:
+    run = a_distilled(status="queued", teacher=make.a_teacher("slow", status="preparing"))
+    page = reverse("run_detail", args=[run.pk])
+    assert "Waits for the teacher slow" in mia.get(page).text
+    other = a_distilled(status="queued")
+    page = reverse("run_detail", args=[other.pk])
+    assert "No worker is alive" in mia.get(page).text
+    Worker.objects.create(name="w1", host="here", queue="cpu")
+    assert "Waits for a free worker" in mia.get(page).text
+
+
+def test_stopping_goes_through_the_lifecycle(mia: Client) -> None:
+    run = a_distilled(status="running", fence=1)
+    assert mia.get(reverse("run_stop", args=[run.pk])).status_code == 405
+    mia.post(reverse("run_stop", args=[run.pk]))
+    run.refresh_from_db()
+    assert (run.status, run.stop_requested) == ("running", True)
+    response = mia.post(reverse("run_stop", args=[run.pk]), follow=True)
+    assert "was asked to stop before" in response.text
+
+
+def test_files_are_downloaded_as_attachments_from_the_data_folder_only(mia: Client) -> None:
+    run = a_distilled()
+    run.folder.mkdir(parents=True)
+    (run.folder / "student.safetensors").write_bytes(b"weights")
+    usual = {"run": run, "kind": "student", "sha256": "", "bytes": 7, "step": 1, "fence": 1}
+    good = Artifact.objects.create(path=f"runs/{run.pk}/student.safetensors", **usual)
+    response = mia.get(reverse("run_artifact", args=[run.pk, good.pk]))
+    assert b"".join(response.streaming_content) == b"weights"  # type: ignore[attr-defined]
+    assert response["X-Content-Type-Options"] == "nosniff"
+    assert f'attachment; filename="run-{run.pk}-student.safetensors"' in response["Content-Disposition"]
+    for path in ("../../../../etc/passwd", "/etc/passwd", "runs/none"):
+        bad = Artifact.objects.create(path=path, **usual)
+        assert mia.get(reverse("run_artifact", args=[run.pk, bad.pk])).status_code == 404
+
+
+def test_the_log_is_a_plain_file(mia: Client) -> None:
+    run = a_distilled()
+    for n in range(3):
+        LogLine.objects.create(run=run, n=n, wall=float(n), level="info", text=f"line {n}")
+    response = mia.get(reverse("run_log", args=[run.pk]))
+    assert response["Content-Type"].startswith("text/plain")
+    assert response.text.splitlines()[2].endswith("line 2")
+
+
+def test_the_page_shows_the_newest_five_hundred_lines(mia: Client) -> None:
+    run = a_distilled()
+    LogLine.objects.bulk_create(
+        LogLine(run=run, n=n, wall=n, level="info", text=f"line-{n}.") for n in range(600)
+    )
+    text = mia.get(reverse("run_detail", args=[run.pk])).text
+    assert "line-99." not in text
+    assert text.index("line-100.") < text.index("line-599.")
+    assert 'data-last="599"' in text
+
+
+def test_a_clone_shows_what_was_changed(mia: Client) -> None:
+    parent = a_distilled(name="before")
+    run = a_distilled(parent=parent, training=parent.training | {"epochs": 77}, teacher=parent.teacher)
+    text = mia.get(reverse("run_detail", args=[run.pk])).text
+    section = text[text.index("Changed since its parent") :]
+    assert section.index("Epochs") < section.index("77")
+
+
+def test_the_summary_brings_the_history_along(mia: Client) -> None:
+    run = a_distilled()
+    RunEvent.objects.create(run=run, text="Training begins.", status="running")
+    text = mia.get(reverse("run_summary", args=[run.pk])).text
+    assert 'id="run-summary"' in text
+    assert 'id="run-history" hx-swap-oob="true"' in text
+    assert "Training begins." in text
