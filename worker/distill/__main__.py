@@ -171,6 +171,8 @@ def read_spec(path: str) -> Any:
 
 def serve(report: Reporter, stop: Stop) -> int:
     """The warm spare: everything slow is imported before the request comes."""
+    import torch._dynamo  # noqa: F401  (the first optimiser imports it: 1.2 s)
+
     from worker.distill import trainer  # noqa: F401
 
     try:
