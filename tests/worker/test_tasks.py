@@ -172,6 +172,7 @@ def test_a_worker_that_shuts_down_hands_the_run_to_the_next(site: Site, digits: 
     run = site.ended(run)
     assert run.status == "succeeded", run.reason
     assert run.fence == 2
+    assert run.log.filter(text__startswith="Resumed at step").exists()
     steps = metric_store.read(run.series.get(name="loss/total"), width=10**6).step
     assert steps.tolist() == list(range(1, run.total_steps + 1))
 
