@@ -34,7 +34,7 @@ from worker.distill.events import Failed, Phase, Reporter, Result, Stopped
 from worker.distill.spec import COMMANDS, SpecError
 
 DONE, FAILED, STOPPED = 0, 3, 4
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_GET_PDEATHSIG = 1, 2
 
 
 class Stop:
@@ -80,9 +80,16 @@ class Pipe:
 
 
 def die_with_parent() -> None:
-    """On Linux: SIGTERM when the parent ends, so that an orphan checkpoints and leaves."""
+    """On Linux: SIGTERM when the parent ends, so that an orphan checkpoints and leaves.
+
+    A parent that has asked for another signal keeps it: a worker wants its orphan killed, since the run is
+    claimed anew and two trainings must not write to one folder.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        libc, chosen = ctypes.CDLL(None, use_errno=True), ctypes.c_int()
+        libc.prctl(PR_GET_PDEATHSIG, ctypes.byref(chosen), 0, 0, 0)
+        if not chosen.value:
+            libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 def perform(command: str, request: Callable[[], Any], report: Reporter, stop: Stop) -> int:
