@@ -7,6 +7,7 @@ const JSON_ANSWERS = [200, 409, 413, 507];
 class Sender {
   constructor(form) {
     this.form = form;
+    this.url = form.getAttribute("data-upload"); // form.dataset may be a field of that name
     this.bar = form.querySelector("progress");
     this.words = form.querySelector("[data-upload-words]");
     this.button = form.querySelector("[type=submit]");
@@ -48,7 +49,7 @@ class Sender {
     const asked = new URLSearchParams(body).toString() + this.file?.lastModified;
     if (this.ticket && this.asked === asked) return true;
     if (this.ticket) await this.forget();
-    const answer = await fetch(this.form.dataset.upload, { method: "POST", body, headers: this.headers });
+    const answer = await fetch(this.url, { method: "POST", body, headers: this.headers });
     if (answer.status === 422) this.showErrors((await answer.json()).errors);
     else if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
     else [this.ticket, this.asked] = [await answer.json(), asked];
