@@ -449,6 +449,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='run',
+            index=models.Index(fields=['project', 'status', 'lease_expires'], name='experiments_project_1fd9ca_idx'),
+        ),
+        migrations.AddIndex(
+            model_name='run',
             index=models.Index(fields=['status', '-priority', 'queued'], name='experiments_status_b2c418_idx'),
         ),
     ]

@@ -146,6 +146,7 @@ class Run(models.Model):
         ordering = ["-created", "-pk"]
         indexes = [
             models.Index(fields=["project", "-created"]),
+            models.Index(fields=["project", "status", "lease_expires"]),  # the counts of the runs page
             models.Index(fields=["status", "-priority", "queued"]),
         ]
 

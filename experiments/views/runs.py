@@ -8,7 +8,7 @@ import json
 from typing import Any
 from urllib.parse import urlencode
 
-from django.core.paginator import Paginator
+from django.core.paginator import Page, Paginator
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -42,16 +42,15 @@ def run_list(request: HttpRequest) -> HttpResponse:
         found = filtered(visible(request), query, sort)
     except BadQuery as bad:
         error, found = str(bad), visible(request).none()
-    page = Paginator(found, PER_PAGE).get_page(request.GET.get("page"))
-    rows = list(page.object_list)
     counts = _counts(request)
+    page = _page(request, found, None if query else counts["all"])
     context = {
         "query": query,
         "sort": sort,
         "error": error,
         "help": HELP,
         "page": page,
-        "rows": rows,
+        "rows": page.object_list,
         "columns": _columns(query, sort),
         "quick": _quick(query, sort, counts),
         "total": counts["all"],
@@ -60,6 +59,18 @@ def run_list(request: HttpRequest) -> HttpResponse:
         "csv": urlencode({"q": query, "sort": sort}),
     }
     return render(request, "runs/_table.html" if request.htmx else "runs/list.html", context)  # type: ignore[attr-defined]
+
+
+def _page(request: HttpRequest, found: QuerySet[Run], total: int | None) -> Page[Run]:
+    """Sorts keys alone, then reads the rows of one page: a run's results are not carried through the sort."""
+    paginator = Paginator(found.values_list("pk", flat=True), PER_PAGE)
+    if total is not None:
+        paginator.count = total  # a cached property: known already
+    page: Page[Run] = paginator.get_page(request.GET.get("page"))  # type: ignore[assignment]
+    keys = list(page.object_list)
+    rows = visible(request).in_bulk(keys)
+    page.object_list = [rows[key] for key in keys if key in rows]
+    return page
 
 
 def _counts(request: HttpRequest) -> dict[str, int]:

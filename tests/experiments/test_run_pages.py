@@ -210,6 +210,17 @@ def test_the_query_line_finds_what_it_says() -> None:
     assert names("") == ["a", "alone", "b", "c"]
 
 
+def test_before_a_run_has_measured_its_teacher_the_teacher_s_own_numbers_count() -> None:
+    strong = make.a_teacher("strong", metrics={"top1": 0.99, "parameters": 780_000})
+    weak = make.a_teacher("weak", metrics={"top1": 0.60, "parameters": 156_000})
+    for name, teacher in (("under strong", strong), ("under weak", weak)):
+        a_distilled(name=name, teacher=teacher, results={"student": MEASURED})
+    assert names("teacher_acc>0.9") == ["under strong"]
+    assert names("delta>0") == ["under weak"]
+    assert names("ratio>5") == ["under strong"]
+    assert names("", "-delta") == ["under weak", "under strong"]
+
+
 def test_lost_runs_are_found_by_their_lease() -> None:
     a_distilled(name="quiet", status="running", lease_expires=timezone.now() - timezone.timedelta(minutes=1))
     a_distilled(name="busy", status="running", lease_expires=timezone.now() + timezone.timedelta(minutes=1))
@@ -262,9 +273,9 @@ def test_the_list_takes_as_many_queries_for_fifty_runs_as_for_one(
     for number in range(60):
         a_distilled(name=f"run {number}", control=a_control(name=f"control {number}"))
     with django_assert_max_num_queries(12) as few:
-        mia.get(reverse("run_list"), {"q": "run 1"})
+        assert mia.get(reverse("run_list"), {"q": '"run 7"'}).text.count("data-run=") == 1
     with django_assert_max_num_queries(12) as many:
-        response = mia.get(reverse("run_list"))
+        response = mia.get(reverse("run_list"), {"q": "run"})
     assert response.text.count("data-run=") == 50
     assert len(many) == len(few)
     assert not any("metricchunk" in query["sql"] for query in many.captured_queries)
