@@ -69,8 +69,9 @@ def curve(
     dash: str = "solid",
     opacity: float = 1.0,
     width: float = 1.6,
+    front: bool = False,
 ) -> Figure:
-    """A trace without points; `meta` tells the page which it wants."""
+    """A trace without points; `meta` tells the page which it wants. `front`: drawn above the others."""
     return {
         "type": "scatter",
         "mode": "lines",
@@ -80,22 +81,29 @@ def curve(
         "opacity": opacity,
         "line": {"width": width, "dash": dash, "shape": "linear"},
         "connectgaps": False,
+        "zorder": 1 if front else 0,
         "meta": {"run": run.pk, "series": series, "color": color},
     }
 
 
-def layout(title: str, *, ticks: str = "", hover: str = "", from_zero: bool = False, **axis: Any) -> Figure:
-    """Axes of a chart over steps. The page writes the x axis: steps, epochs or time."""
+def layout(
+    title: str, *, ticks: str = "", hover: str = "", from_zero: bool = False, log: bool = False, **axis: Any
+) -> Figure:
+    """Axes of a chart over steps. The page writes the x axis: steps, epochs or time.
+
+    `log`: makes sense on a logarithmic axis.
+    """
     yaxis = {
         "title": {"text": title},
         "tickformat": ticks,
         "hoverformat": hover,
         "rangemode": "tozero" if from_zero else "normal",
-        "exponentformat": "power",
+        "exponentformat": "e",
         "automargin": True,
     }
     return {
         "hovermode": "x unified",
+        "meta": {"log": log},
         "showlegend": False,
         "xaxis": {"title": {"text": "step"}, "automargin": True},
         "yaxis": yaxis | axis,
@@ -114,7 +122,7 @@ def percent_axis(*include: float) -> Figure:
 
 
 def reference_lines(values: dict[str, tuple[str, float]]) -> tuple[list[Figure], list[Figure]]:
-    """Horizontal lines {colour name: (label, value)} and their labels, at the right edge.
+    """Horizontal lines {colour name: (label, value)} and their labels, at the left edge where curves are low.
 
     The upper line carries its label above, the lower one below: two that nearly meet stay readable.
     """
@@ -132,12 +140,12 @@ def reference_lines(values: dict[str, tuple[str, float]]) -> tuple[list[Figure],
                 "text": f"{label} {100 * value:.2f}\u202f%",
                 "xref": "x domain",
                 "yref": "y",
-                "x": 1,
+                "x": 0,
                 "y": value,
-                "xanchor": "right",
+                "xanchor": "left",
                 "yanchor": "top" if below else "bottom",
                 "showarrow": False,
-                "borderpad": 1,
+                "borderpad": 2,
                 "font": {"size": 11},
             }
         )

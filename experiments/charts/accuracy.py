@@ -13,12 +13,15 @@ def figure(view: View) -> Figure | str:
     if view.scope == "compare":
         traces = view.overlaid("val/top1")
     else:
-        own = view.subjects[0].matching(*SERIES)
-        styles = {"val/top1": ("validation", "series-1", 2.0), "train/top1": ("training", "series-2", 1.2)}
-        traces = list(view.of_control("val/top1")) if own else []
-        for name in reversed(own):  # the validation curve is drawn last, on top
-            text, color, width = styles[name]
-            traces.append(curve(view.run, name, label=text, color=color, width=width))
+        styles = {
+            "val/top1": ("validation", "series-1", 2.0, True),
+            "train/top1": ("training", "series-2", 1.2, False),
+        }
+        traces = []
+        for name in view.subjects[0].matching(*SERIES):
+            text, color, width, front = styles[name]
+            traces.append(curve(view.run, name, label=text, color=color, width=width, front=front))
+        traces += view.of_control("val/top1") if traces else []
     if not traces:
         return "Accuracy appears after the first epoch."
     lines = references(view)

@@ -17,4 +17,7 @@ def figure(view: View) -> Figure | str:
         traces = [curve(view.run, name, label="learning rate", color="series-4") for name in own]
     if not traces:
         return "The learning rate appears with the first training step."
-    return {"data": traces, "layout": layout("learning rate", ticks="~g", hover=".4~g", from_zero=True)}
+    return {
+        "data": traces,
+        "layout": layout("learning rate", hover=".4~g", from_zero=True, log=True),
+    }

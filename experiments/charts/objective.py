@@ -16,13 +16,18 @@ def figure(view: View) -> Figure | str:
         names = view.subjects[0].matching(*SERIES)
         traces = [
             curve(
-                view.run, name, label=label(name), color=colour(i), width=2.0 if name == "loss/total" else 1.4
+                view.run,
+                name,
+                label=label(name),
+                color=colour(i),
+                width=2.0 if name == "loss/total" else 1.4,
+                front=name == "loss/total",
             )
             for i, name in enumerate(names)
         ]
     if not traces:
         return "The terms appear with the first training step."
-    return {"data": traces, "layout": layout("loss", hover=".4~g")}
+    return {"data": traces, "layout": layout("loss", ticks="~g", hover=".4~g", log=True)}
 
 
 def label(name: str) -> str:

@@ -34,7 +34,7 @@ def figure(view: View) -> Figure | str:
     ]
     axes = layout("accuracy", **percent_axis(), from_zero=True)
     axes |= {"barmode": "group", "bargap": 0.3, "bargroupgap": 0.08}
-    axes["xaxis"] |= {"title": {"text": title}, "type": "category"}
+    axes["xaxis"] |= {"title": {"text": title}, "type": "category", "tickmode": "linear", "dtick": 1}
     return {"data": traces, "layout": axes}
 
 

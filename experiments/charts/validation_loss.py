@@ -14,8 +14,10 @@ def figure(view: View) -> Figure | str:
         traces = view.overlaid("val/loss")
     else:
         own = view.subjects[0].matching(*SERIES)
-        traces = list(view.of_control("val/loss")) if own else []
-        traces += [curve(view.run, name, label="validation", color="series-1", width=2.0) for name in own]
+        traces = [
+            curve(view.run, name, label="validation", color="series-1", width=2.0, front=True) for name in own
+        ]
+        traces += view.of_control("val/loss") if own else []
     if not traces:
         return "The validation loss appears after the first epoch."
-    return {"data": traces, "layout": layout("cross-entropy", hover=".4~g")}
+    return {"data": traces, "layout": layout("cross-entropy", ticks="~g", hover=".4~g", log=True)}

@@ -42,7 +42,7 @@ export function stepsWithin(range, points, place) {
 
 export function xaxis(mode, unit) {
   const { title, hover } = AXES[mode];
-  const axis = { title: { text: mode === "time" ? `time (${unit.name})` : title }, type: mode === "clock" ? "date" : "linear" };
+  const axis = { title: { text: mode === "time" ? `time (${unit.name})` : title }, type: mode === "clock" ? "date" : "linear", rangemode: mode === "clock" ? "normal" : "tozero" };
   axis.unifiedhovertitle = { text: mode === "time" ? `${hover} ${unit.name}` : hover };
   if (mode === "step") Object.assign(axis, { tickformat: "~s", exponentformat: "SI" });
   return axis;

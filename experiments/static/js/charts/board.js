@@ -16,7 +16,7 @@ export class Board {
     this.grid = root.querySelector("[data-chart-grid]");
     this.shared = root.querySelector("[data-chart-legend]");
     this.urls = { figures: root.dataset.charts, csv: root.dataset.csv };
-    this.words = { nothing: root.dataset.wordNothing, save: root.dataset.wordSave, full: root.dataset.wordFull, again: root.dataset.wordAgain };
+    this.words = { nothing: root.dataset.wordNothing, save: root.dataset.wordSave, full: root.dataset.wordFull, again: root.dataset.wordAgain, missing: root.dataset.wordMissing };
     this.name = root.dataset.name || "charts";
     this.store = new Store(root.dataset.series);
     this.cards = new Map();
@@ -145,6 +145,7 @@ export class Board {
   // Zoom, in all charts of the page at once
   zoom(range, source) {
     clearTimeout(this.zooming);
+    this.toolbar.zoomed(range !== null);
     this.zooming = setTimeout(() => {
       for (const card of this.cards.values()) card.follow(range, source).catch((error) => window.kd.toast(error.message, { kind: "bad" }));
     }, range ? 200 : 0);

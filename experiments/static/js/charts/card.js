@@ -2,7 +2,7 @@
 import { xaxis } from "./axis.js";
 import { additions, traces } from "./curves.js";
 import { download } from "./export.js";
-import { frame, legend, message } from "./frame.js";
+import { frame, legend, message, missingNote } from "./frame.js";
 import { extend, keyOf } from "./store.js";
 import { dress, palette } from "./theme.js";
 
@@ -77,8 +77,9 @@ export class Card {
       const made = traces(this, this.board);
       this.plan = made.plan;
       this.unit = made.unit;
+      missingNote(this, made.missing);
       data = made.data;
-      const log = this.board.log && !layout.shapes.length;
+      const log = this.board.log && layout.meta?.log;
       layout = { ...layout, xaxis: { ...layout.xaxis, ...xaxis(this.board.mode, made.unit) }, yaxis: { ...layout.yaxis, type: log ? "log" : "linear" } };
       if (this.window) Object.assign(layout.xaxis, { range: this.window.range, autorange: false });
     } else {
@@ -90,11 +91,13 @@ export class Card {
     return dressed;
   }
 
-  // A picture of what is shown now, for export: with a background.
+  // What is shown now as a picture of its own: one size, with its title and legend.
   picture() {
     const { data, layout } = this.#figure();
-    const rows = this.plot.clientHeight || 320, columns = this.plot.clientWidth || 640;
-    return { data, layout: { ...layout, paper_bgcolor: palette().surface, title: { text: this.spec.title, font: { size: 14 } }, margin: { ...layout.margin, t: 40 }, showlegend: data.length > 1, width: columns, height: rows + 40 } };
+    const title = { text: this.spec.title, font: { size: 16 }, x: 0.02, xanchor: "left" };
+    const legend = { orientation: "h", x: 1, xanchor: "right", y: 1.02, yanchor: "bottom" };
+    const margin = { ...layout.margin, l: 64, t: 64, r: 24 };
+    return { data, layout: { ...layout, title, legend, margin, showlegend: data.length > 1, width: 960, height: 540 } };
   }
 
   save(kind) { return download(this, kind); }
@@ -132,7 +135,7 @@ export class Card {
   async #load(range) {
     const steps = this.board.stepsOf(range, this.keys);
     if (!steps) { this.window = null; return; }
-    const width = Math.max(300, Math.min(2000, this.plot.clientWidth || 800));
+    const width = Math.max(1000, Math.min(2000, this.plot.clientWidth));
     const points = this.visible ? await this.board.store.window(this.keys, steps[0], steps[1], width) : new Map();
     for (const key of this.keys) points.set(key, { s: [], v: [], w: [], version: 0, ...points.get(key) });
     this.window = { range, last: steps[1], points };

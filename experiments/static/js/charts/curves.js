@@ -13,7 +13,7 @@ export function traces(card, board) {
     const place = along(board.mode, board.run(trace.meta.run), board.store.started.get(trace.meta.run) ?? 0, unit);
     const points = sources[i];
     const x = points.s.map((step, at) => place(step, points.w[at]));
-    const average = board.smoothing > 0 && points.s.length > 2 ? new Average(board.smoothing) : null;
+    const average = smooths(board, points) ? new Average(board.smoothing) : null;
     if (average) {
       data.push({ ...trace, x: [...x], y: [...points.v], opacity: 0.28, hoverinfo: "skip", line: { ...trace.line, width: 1 } });
       plan.push({ points, place, average: null });
@@ -24,8 +24,11 @@ export function traces(card, board) {
   });
   if (missing.x.length) data.push(marks(missing));
   for (const step of plan) Object.assign(step, { drawn: step.points.s.length, version: step.points.version });
-  return { data, plan, unit };
+  return { data, plan, unit, missing: missing.x.length };
 }
+
+// A few points, as of an accuracy an epoch, are not smoothed: that would draw them far from where they are.
+const smooths = (board, points) => board.smoothing > 0 && points.s.length >= 100;
 
 // A curve of one or a few points would be invisible as a line alone.
 const dots = (points) => (points.s.length <= 40 ? { mode: "lines+markers", marker: { size: points.s.length === 1 ? 7 : 4 } } : {});
@@ -47,7 +50,7 @@ function notNumbers(points, x, missing) {
 
 const marks = ({ x, y }) => ({
   type: "scatter", mode: "markers", name: "not a number", x, y, meta: { color: "bad" },
-  marker: { symbol: "x", size: 8 }, hovertemplate: "not a number<extra></extra>",
+  marker: { symbol: "x", size: 8 }, hoverinfo: "skip",
 });
 
 // What to append to each trace; null where appending is not enough and the chart is drawn anew.
@@ -58,7 +61,7 @@ export function additions(card, board) {
     if (points.version !== part.version || points.s.length < part.drawn) return null;
     if (points.s.length === part.drawn) continue;
     const fresh = points.v.slice(part.drawn);
-    if (fresh.includes(null) || part.drawn <= 40) return null;
+    if (fresh.includes(null) || part.drawn <= 40 || (part.drawn < 100 && smooths(board, points))) return null;
     update.x.push(points.s.slice(part.drawn).map((step, i) => part.place(step, points.w[part.drawn + i])));
     update.y.push(part.average ? fresh.map((value) => part.average.next(value)) : fresh);
     indices.push(index);

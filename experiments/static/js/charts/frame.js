@@ -69,8 +69,8 @@ export function message(card, text, again) {
   card.element.removeAttribute("aria-busy");
 }
 
-export function legendItem(name, colour, pressed, toggle) {
-  const item = make("button", "legend-item", make("span", `swatch line ${colour.replace(/^(teacher|control)$/, "series-$1")}`), make("span", "truncate", name));
+export function legendItem(name, colour, pressed, toggle, shape = "line") {
+  const item = make("button", "legend-item", make("span", `swatch ${shape} ${colour.replace(/^(teacher|control)$/, "series-$1")}`), make("span", "truncate", name));
   item.type = "button";
   item.title = name;
   item.setAttribute("aria-pressed", String(pressed));
@@ -87,5 +87,11 @@ export function legend(card) {
     if (off) card.hidden.add(trace.name);
     event.currentTarget.setAttribute("aria-pressed", String(!off));
     card.redraw();
-  })));
+  }, trace.type === "bar" || trace.mode === "markers" ? "" : "line")));
+}
+
+// Says what the red crosses are, where there are any.
+export function missingNote(card, count) {
+  card.legendList.querySelector(".chart-missing")?.remove();
+  if (count) card.legendList.append(make("span", "legend-item chart-missing", `× ${card.board.words.missing}`));
 }

@@ -34,14 +34,15 @@ export function dress(figure, colors, narrow) {
     data: figure.data.map((trace) => dressTrace(trace, colors)),
     layout: {
       ...layout,
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true, hoverdistance: 30, dragmode: "zoom",
+      paper_bgcolor: colors.surface, plot_bgcolor: colors.surface, autosize: true, hoverdistance: 30, dragmode: "zoom",
       font: { family: colors.font, size: 12, color: colors.soft },
       margin: { l: narrow ? 40 : 52, r: 12, t: 10, b: 40, pad: 2 },
       hoverlabel: { bgcolor: colors.surface, bordercolor: colors.line, font: { color: colors.ink, size: 12, family: colors.font }, align: "left", namelength: 32 },
       xaxis: { ...dressAxis(layout.xaxis, colors), showgrid: Boolean(layout.xaxis.type === "log"), showline: true, nticks: narrow ? 5 : 8, spikethickness: 1, spikedash: "solid", spikecolor: colors.line },
       yaxis: { nticks: 6, ...dressAxis(layout.yaxis, colors) },
       shapes: layout.shapes.map((shape) => ({ ...shape, line: { ...shape.line, color: shape.name === "axis" ? colors.axis : colors.color(shape.name) } })),
-      annotations: layout.annotations.map((note) => ({ ...note, font: { ...note.font, color: colors.color(note.name) }, bgcolor: colors.surface })),
+      // Curves behind a label shine through it.
+      annotations: layout.annotations.map((note) => ({ ...note, font: { ...note.font, color: colors.color(note.name) }, bgcolor: `${colors.surface}b0` })),
     },
   };
 }

@@ -8,6 +8,8 @@ export class Toolbar {
     const { mode = "step", log = false, smoothing = 0 } = remembered();
     Object.assign(this, { mode, log, smoothing });
     if (!this.element) { Object.assign(this, { mode: "step", log: false, smoothing: 0 }); return; }
+    this.reset = this.element.querySelector("[data-chart-reset]");
+    this.reset.addEventListener("click", () => board.zoom(null));
     this.element.addEventListener("input", (event) => this.#changed(event.target, board));
     this.#write();
   }
@@ -29,6 +31,8 @@ export class Toolbar {
     const shown = this.element.querySelector("[data-smoothing]");
     shown.textContent = this.smoothing ? this.smoothing.toFixed(2) : shown.dataset.off;
   }
+
+  zoomed(yes) { if (this.reset) this.reset.hidden = !yes; }
 
   // Epochs can be shown where every run says how many steps one has.
   offer(runs) {

@@ -1,0 +1,123 @@
+"""A training without torch: claims a run as a worker would and feeds its recorder what an engine would say.
+
+python -m tests.browser.fake_training RUN --steps 2000 --per-second 100 [--until STEP] [--nan-at STEP]
+Prints a line a second of steps: `step wall`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import time
+
+import django
+
+django.setup()
+
+from experiments import lifecycle  # noqa: E402
+from experiments.recorder import Recorder  # noqa: E402
+from worker.distill.events import Log, Metrics, Phase, Progress  # noqa: E402
+
+PER_EPOCH = 100
+
+
+def values_at(step: int, steps: int, nan_at: int) -> dict[str, float | None]:
+    rng = random.Random(step)
+    way = step / steps
+    ce = 2.2 * math.exp(-5 * way) + 0.12 + 0.08 * rng.random()
+    kd = 6.0 * math.exp(-6 * way) + 0.5 + 0.4 * rng.random()
+    total = 0.1 * ce + 0.9 * kd + (30 if step == 613 else 0)
+    lr = 0.05 * 0.5 * (1 + math.cos(math.pi * way))
+    rate = 9000 + 700 * rng.random()
+    values: dict[str, float | None] = {"loss/total": total, "loss/ce": ce, "loss/kd": kd, "lr": lr}
+    values["throughput"] = rate
+    if step == nan_at:
+        values["loss/total"] = None
+    return values
+
+
+def epoch_values(step: int, steps: int, best: float) -> dict[str, float | None]:
+    way = step / steps
+    wobble = 0.01 * random.Random(-step).random()
+    top1 = best - 0.75 * math.exp(-7 * way) - wobble
+    loss = 1.9 * math.exp(-5 * way) + 0.2 + wobble
+    return {"train/top1": min(1.0, top1 + 0.02), "val/top1": top1, "val/loss": loss}
+
+
+def block(recorder: Recorder, first: int, last: int, args: argparse.Namespace) -> None:
+    steps = list(range(first, last + 1))
+    wall = [time.time()] * len(steps)
+    rows = [values_at(step, args.steps, args.nan_at) for step in steps]
+    recorder.feed(Metrics(steps=steps, wall=wall, values={k: [row[k] for row in rows] for k in rows[0]}))
+    for step in steps:
+        if step % PER_EPOCH == 0:
+            at_epoch = epoch_values(step, args.steps, args.best)
+            recorder.feed(Metrics(steps=[step], wall=wall[:1], values={k: [v] for k, v in at_epoch.items()}))
+            text = f"epoch {step // PER_EPOCH}: val/top1 {at_epoch['val/top1']:.4f}"
+            recorder.feed(Log(text=text, wall=time.time()))
+    epochs = args.steps // PER_EPOCH
+    left = (args.steps - last) / args.per_second
+    recorder.feed(
+        Progress(
+            step=last, total_steps=args.steps, epoch=last // PER_EPOCH, epochs=epochs, rate=9200.0, eta=left
+        )
+    )
+
+
+def measured(best: float, factor: float, rng: random.Random) -> dict[str, object]:
+    per_class = [min(1.0, best + 0.08 * (rng.random() - 0.5)) for _ in range(10)]
+    return {
+        "top1": best,
+        "top5": None,
+        "loss": 0.2,
+        "per_class": per_class,
+        "split": "test",
+        "parameters": int(78_042 * factor),
+        "bytes": int(320_000 * factor),
+        "flops": int(25_000_000 * factor),
+        "latency_p50_ms": 0.9 * factor**0.5,
+        "latency_p95_ms": 1.2 * factor**0.5,
+    }
+
+
+def result(args: argparse.Namespace, teacher: bool) -> dict[str, object]:
+    rng = random.Random(7)
+    return {
+        "student": measured(args.best, 1.0, rng),
+        "teacher": measured(0.981, 12.4, rng) if teacher else None,
+        "steps": args.steps,
+        "device": "cpu",
+        "seconds": 20.0,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run", type=int)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--until", type=int)
+    parser.add_argument("--per-second", type=float, default=100.0)
+    parser.add_argument("--best", type=float, default=0.962)
+    parser.add_argument("--nan-at", type=int, default=-1)
+    args = parser.parse_args()
+    run = lifecycle.claim(args.run, "a test", "cpu")
+    assert run is not None, "the run cannot be claimed"
+    recorder = Recorder(run)
+    recorder.feed(Phase(name="training"))
+    recorder.feed(Log(text="Training begins <b>here</b>.", wall=time.time()))
+    begin, done, until = time.monotonic(), 0, args.until or args.steps
+    while done < until:
+        due = min(until, int((time.monotonic() - begin) * args.per_second))
+        if due > done:
+            block(recorder, done + 1, due, args)
+            print(due, time.time(), flush=True)
+            done = due
+        recorder.tick()
+        time.sleep(0.02)
+    recorder.close()
+    if until == args.steps:
+        lifecycle.succeed(run.pk, run.fence, result(args, run.teacher_id is not None))
+
+
+main()

@@ -1,0 +1,318 @@
+"""A run's charts in Chromium, with a real web process, a real Redis and a training that really records."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdweb import embedded_redis
+
+pytestmark = [pytest.mark.server, pytest.mark.browser]
+CHECKOUT = Path(__file__).resolve().parents[2]
+PASSWORD = "correct horse battery"
+ROWS = f"""
+from django.contrib.auth.models import User
+from experiments import lifecycle
+from tests.experiments import make
+ana = User.objects.create_superuser("ana", password={PASSWORD!r})
+teacher = make.a_teacher("ResNet-56", metrics={{"top1": 0.981, "parameters": 967_000}})
+training = {{"epochs": 20, "batch_size": 64, "seed": 0}}
+def run(name, **values):
+    made = make.a_run(name=name, status="draft", owner=ana, training=training, **values)
+    lifecycle.submit(made, ana)
+    return made
+for _ in range(6):
+    control = run("alone", purpose="control")
+    student = run("kd", purpose="distil", teacher=teacher, control=control)
+    print(control.pk, student.pk)
+"""
+
+
+@dataclass
+class Site:
+    """A web process of its own, its data folder, and pairs of queued runs (control, student)."""
+
+    folder: Path
+    port: int
+    environment: dict[str, str]
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+    web: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def manage(self, *words: str, text: str = "") -> str:
+        command = [sys.executable, "manage.py", *words]
+        done = subprocess.run(
+            command, cwd=CHECKOUT, env=self.environment, input=text, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def start_web(self) -> None:
+        uvicorn = [sys.executable, "-m", "uvicorn", "kdweb.asgi:application", "--port", str(self.port)]
+        quiet = ["--log-level", "warning", "--timeout-graceful-shutdown", "1"]
+        with open(self.folder / "web.log", "ab") as log:
+            self.web = subprocess.Popen([*uvicorn, *quiet], cwd=CHECKOUT, env=self.environment, stderr=log)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.url}/healthz", timeout=2).close()
+                return
+            except OSError:
+                assert time.monotonic() < deadline, (self.folder / "web.log").read_text()
+                time.sleep(0.1)
+
+    def stop_web(self) -> None:
+        if self.web:
+            self.web.terminate()
+            self.web.wait(timeout=20)
+
+    def train(self, run: int, *words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tests.browser.fake_training", str(run), *words]
+        return subprocess.Popen(
+            command, cwd=CHECKOUT, env=self.environment, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with embedded_redis.running(tmp_path_factory.mktemp("redis")) as redis_url:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("KDWEB_")}
+        environment |= {
+            "KDWEB_HOME": str(folder / "home"),
+            "KDWEB_REDIS_URL": redis_url,
+            "DJANGO_SETTINGS_MODULE": "kdweb.settings",
+        }
+        site = Site(folder, port, environment)
+        site.manage("migrate", "-v0")
+        site.manage("collectstatic", "--noinput", "-v0")
+        rows = site.manage("shell", "-v0", "-c", ROWS)
+        site.pairs = [(int(a), int(b)) for a, b in (line.split() for line in rows.splitlines() if line)]
+        site.start_web()
+        try:
+            yield site
+        finally:
+            site.stop_web()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+class Tab:
+    """A page of somebody who has logged in; keeps what its console complained about."""
+
+    def __init__(self, browser: Any, site: Site, **options: Any) -> None:
+        self.site = site
+        self.context = browser.new_context(viewport={"width": 1440, "height": 1800}, **options)
+        self.page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(f"{site.url}/login/")
+        self.page.fill("[name=username]", "ana")
+        self.page.fill("[name=password]", PASSWORD)
+        self.page.press("[name=password]", "Enter")
+        self.page.wait_for_url(f"{site.url}/")
+
+    def open(self, path: str) -> None:
+        self.page.goto(self.site.url + path)
+
+    def until(self, script: str, seconds: float = 30) -> Any:
+        """Waits for a script to give something true (page.wait_for_function would need eval)."""
+        deadline = time.monotonic() + seconds
+        while not (found := self.page.evaluate(script)):
+            assert time.monotonic() < deadline, f"still not after {seconds} s: {script}\n{self.complaints}"
+            time.sleep(0.02)
+        return found
+
+    def points(self, chart: str, trace: str) -> list[float]:
+        """The x of the points that Plotly holds for a trace."""
+        script = f"""(() => {{
+            const plot = document.querySelector('[data-chart="{chart}"] .chart-plot');
+            const found = (plot?.data ?? []).filter((one) => one.name === "{trace}").at(-1);
+            return found ? Array.from(found.x) : [];
+        }})()"""
+        return list(self.page.evaluate(script))
+
+    def until_points(self, chart: str, trace: str, last: int, seconds: float = 30) -> list[float]:
+        deadline = time.monotonic() + seconds
+        while not (found := self.points(chart, trace)) or found[-1] < last:
+            assert time.monotonic() < deadline, (found[-3:], last, self.complaints)
+            time.sleep(0.02)
+        return found
+
+
+@pytest.fixture
+def tab(browser: Any, site: Site) -> Iterator[Tab]:
+    opened = Tab(browser, site)
+    yield opened
+    opened.context.close()
+    assert opened.complaints == []
+
+
+def test_points_are_drawn_within_a_second_of_the_step_each_once(site: Site, tab: Tab) -> None:
+    control, run = site.pairs[0]
+    assert site.train(control, "--steps", "1200", "--per-second", "20000").wait() == 0
+    tab.open(f"/runs/{run}/")
+    tab.until("document.querySelector('[data-live-state]').dataset.liveState === 'live'")
+    training = site.train(run, "--steps", "1200", "--per-second", "100")
+    assert training.stdout is not None
+    delays = []
+    for line in training.stdout:
+        step, wall = line.split()
+        if int(step) > 100 and int(step) % 25 == 0 and int(step) < 1150:
+            tab.until_points("objective", "total", int(step))
+            delays.append(time.time() - float(wall))
+    assert training.wait() == 0
+    tab.until("document.querySelector('[data-live-state]').dataset.liveState === 'ended'")
+    assert tab.until_points("objective", "total", 1200) == list(range(1, 1201))
+    assert tab.until_points("accuracy", "validation", 1200) == list(range(100, 1201, 100))
+    delays.sort()
+    print(f"step to drawn: median {delays[len(delays) // 2]:.2f} s, worst {delays[-1]:.2f} s")
+    assert delays[len(delays) // 2] < 1.0
+
+
+def test_reload_web_restart_and_flushed_redis_lose_and_repeat_nothing(site: Site, browser: Any) -> None:
+    """Its console may complain: connections break on purpose."""
+    import redis
+
+    control, run = site.pairs[1]
+    assert site.train(control, "--steps", "200", "--per-second", "20000").wait() == 0
+    training = site.train(run, "--steps", "3000", "--per-second", "120", "--until", "2400")
+    tab = Tab(browser, site)
+    tab.open(f"/runs/{run}/")
+    seen = tab.until_points("objective", "total", 200)
+    assert seen == list(range(1, len(seen) + 1))
+    tab.page.reload()
+    seen = tab.until_points("objective", "total", 500)
+    assert seen == list(range(1, len(seen) + 1))
+    site.stop_web()
+    time.sleep(1)
+    site.start_web()
+    seen = tab.until_points("objective", "total", int(seen[-1]) + 500, seconds=60)
+    assert seen == list(range(1, len(seen) + 1))
+    redis.Redis.from_url(site.environment["KDWEB_REDIS_URL"]).flushall()
+    seen = tab.until_points("objective", "total", 2400, seconds=60)
+    assert seen == list(range(1, 2401))
+    assert tab.points("accuracy", "validation") == list(range(100, 2401, 100))
+    assert training.wait() == 0
+    tab.context.close()
+
+
+def test_a_long_run_shows_its_spike_and_a_zoom_shows_every_point(site: Site, tab: Tab) -> None:
+    control, run = site.pairs[2]
+    for one in (control, run):
+        assert site.train(one, "--steps", "20000", "--per-second", "1000000", "--nan-at", "700").wait() == 0
+    tab.open(f"/runs/{run}/")
+    whole = tab.until_points("objective", "total", 19_000)
+    assert len(whole) <= 2_100
+    assert 613 in whole
+    ys = "document.querySelector('[data-chart=objective] .chart-plot').data"
+    assert tab.page.evaluate(f"Math.max(...{ys}.find((t) => t.name === 'total').y)") > 30
+    drag(tab, "objective", 0.01, 0.06)
+    tab.until("!document.querySelector('[data-chart-reset]').hidden")
+    deadline = time.monotonic() + 20
+    while (close := tab.points("objective", "total"))[-1] > 2_000:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert close == list(range(int(close[0]), int(close[-1]) + 1))
+    assert tab.points("learning-rate", "learning rate") == close  # the charts of a page zoom together
+    assert tab.page.locator("[data-chart=objective] .chart-missing").count() == 1
+    tab.page.dblclick("[data-chart=objective] .nsewdrag")
+    tab.until_points("objective", "total", 19_000)
+    tab.until("document.querySelector('[data-chart-reset]').hidden")
+
+
+def drag(tab: Tab, chart: str, begin: float, end: float) -> None:
+    box = tab.page.locator(f"[data-chart={chart}] .nsewdrag").first.bounding_box()
+    assert box
+    y = box["y"] + box["height"] / 2
+    tab.page.mouse.move(box["x"] + begin * box["width"], y)
+    tab.page.mouse.down()
+    tab.page.mouse.move(box["x"] + end * box["width"], y, steps=6)
+    tab.page.mouse.up()
+
+
+def test_axes_smoothing_theme_export_and_console(site: Site, tab: Tab, tmp_path: Path) -> None:
+    control, run = site.pairs[3]
+    for one in (control, run):
+        assert site.train(one, "--steps", "400", "--per-second", "1000000").wait() == 0
+    tab.open(f"/runs/{run}/")
+    tab.until_points("objective", "total", 400)
+    plot = "document.querySelector('[data-chart=objective] .chart-plot')"
+    tab.page.locator("[value=epoch]").check(force=True)
+    tab.until(f"{plot}.layout.xaxis.title.text === 'epoch' && {plot}.data[0].x.at(-1) === 20")
+    tab.page.locator("[name=chart-log]").check(force=True)
+    tab.until(f"{plot}.layout.yaxis.type === 'log'")
+    tab.page.locator("[name=chart-smoothing]").fill("90")
+    tab.until(f"{plot}.data.length === 6")  # each curve, its raw line faint behind
+    light = tab.page.evaluate(f"{plot}.layout.paper_bgcolor")
+    tab.page.evaluate("window.kdTheme('dark')")
+    tab.until(f"{plot}.layout.paper_bgcolor !== '{light}'")
+    for kind, begin in (("png", b"\x89PNG"), ("svg", b"<svg"), ("csv", b"run,series,step,value,wall")):
+        tab.page.click("[data-chart=objective] details.menu > summary")
+        with tab.page.expect_download() as download:
+            tab.page.click(f"[data-chart=objective] .menu-item >> text={kind.upper()}")
+        target = tmp_path / f"chart.{kind}"
+        download.value.save_as(target)
+        assert target.read_bytes().startswith(begin)
+    assert len((tmp_path / "chart.csv").read_text().splitlines()) == 1 + 3 * 400
+    lines = tab.page.locator("#run-log .log-line").all_inner_texts()
+    assert any("<b>here</b>" in line for line in lines)
+    assert tab.page.locator("#run-log b").count() == 0
+
+
+def test_phones_need_no_sideways_scrolling(site: Site, browser: Any) -> None:
+    tab = Tab(browser, site)
+    tab.page.set_viewport_size({"width": 390, "height": 844})
+    tab.open(f"/runs/{site.pairs[0][1]}/")
+    tab.until("document.querySelector('[data-chart=objective] .main-svg')")
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert tab.complaints == []
+    tab.context.close()
+
+
+def test_a_hidden_tab_lets_go_of_its_connection(site: Site, tab: Tab) -> None:
+    run = site.pairs[4][1]  # waits in the queue
+    tab.open(f"/runs/{run}/")
+    tab.until("document.querySelector('[data-live-state]').dataset.liveState === 'live'")
+    assert tab.page.locator("[data-chart=objective] .chart-words").inner_text().startswith("The terms appear")
+    closed = """() => {
+        const real = EventSource.prototype.close;
+        window.letGo = 0;
+        EventSource.prototype.close = function () { window.letGo += 1; real.call(this); };
+    }"""
+    tab.page.evaluate(closed)
+    hide = """(value) => {
+        Object.defineProperty(document, "hidden", { value, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    tab.page.evaluate(hide, True)
+    tab.until("window.letGo === 1", seconds=10)
+    training = site.train(run, "--steps", "400", "--per-second", "1000000", "--until", "300")
+    assert training.wait() == 0
+    assert tab.points("objective", "total") == []
+    tab.page.evaluate(hide, False)
+    assert tab.until_points("objective", "total", 300) == list(range(1, 301))
