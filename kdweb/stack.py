@@ -54,7 +54,8 @@ def run_stack(
         refuse_taken(port)
         say(f"kdweb · data in {settings.KDWEB_HOME}")
         stages = [*broker(folder), [*workers(), web(port)]]
-        site = Site(url, prepare(say))
+        # A script that is called when all is ready brings a project of its own.
+        site = Site(url, prepare(say, with_project=on_ready is None))
         collect_static()
 
         def ready() -> int | None:
@@ -68,12 +69,14 @@ def run_stack(
 
 
 # --- Before anything runs ---------------------------------------------------------------------------------
-def prepare(say: Say) -> str | None:
-    """The database's tables and the first user. Returns that user's password if just made."""
+def prepare(say: Say, *, with_project: bool = True) -> str | None:
+    """The database's tables, the first user and project. Returns that user's password if just made."""
     try:
         call_command("migrate", interactive=False, verbosity=0)
         say(f"✓ database ({connection.vendor})")
         password = first_admin()
+        if with_project:
+            first_project()
     finally:
         connection.close()
     if password:
@@ -110,6 +113,17 @@ def first_admin() -> str | None:
     user.set_password(password)
     user.save()
     return password
+
+
+def first_project() -> None:
+    """Where there is no project yet, makes one: a newcomer's next page is work, not administration."""
+    from experiments.models import Membership, Project, Role
+
+    if Project.objects.exists():
+        return
+    admin = get_user_model()._default_manager.filter(is_superuser=True).order_by("pk")[0]
+    project = Project.objects.create(name="First project", slug="first-project")
+    Membership.objects.create(project=project, user_id=admin.pk, role=Role.MAINTAINER)
 
 
 def refuse_taken(port: int) -> None:
