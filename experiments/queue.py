@@ -45,7 +45,7 @@ def _after_commit(task: str, key: int | str, queue: str) -> None:
 
 def _send(task: str, key: int | str, queue: str) -> None:
     try:
-        app.send_task(task, args=[key], queue=queue, ignore_result=True)
+        app.send_task(task, args=[key], queue=queue, ignore_result=True, retry=False)
     except (OperationalError, RedisError, OSError) as error:
         log.warning("The broker is away (%s): %s %s waits for the sweep.", error, task, key)
 
