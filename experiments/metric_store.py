@@ -316,9 +316,9 @@ def coverage(level: int) -> int:
 
 
 def _coarsest(count: int, width: int) -> int:
-    """The highest level that still has four buckets for each one shown, so that they fill evenly."""
+    """The highest level that still has two buckets for each one shown, so that they fill evenly."""
     level = 0
-    while level + 1 < len(level_sizes(count)) and coverage(level + 1) * 4 * width <= count:
+    while level + 1 < len(level_sizes(count)) and coverage(level + 1) * 2 * width <= count:
         level += 1
     return level
 
