@@ -34,6 +34,7 @@ QUEUE_FRAMES = 256  # about a minute behind: then it is cheaper to come back and
 REPLAY_PAGE = 200
 QUIET_SECONDS = 2.0  # how long nobody asks a Redis that did not answer
 AWAY = (RedisError, OSError)
+Entries = list[tuple[str, dict[str, str]]]
 
 
 def key(run_id: int) -> str:
@@ -153,11 +154,12 @@ class Feed:
 
     async def read(self) -> None:
         try:
-            newest = await self.client.xrevrange(key(self.run_id), count=1)
+            newest: Entries = await self.client.xrevrange(key(self.run_id), count=1)  # type: ignore[assignment]
             after = newest[0][0] if newest else BEGINNING
             self.ready.set()
             while True:
-                found = await self.client.xread({key(self.run_id): after}, count=100, block=BLOCK_MS)
+                cursor: dict[Any, Any] = {key(self.run_id): after}
+                found = await self.client.xread(cursor, count=100, block=BLOCK_MS)
                 for stream_id, entry in _entries(found):
                     after = stream_id
                     self.tell(message(self.run_id, stream_id, entry))
@@ -175,7 +177,7 @@ def message(run_id: int, stream_id: str, entry: Mapping[str, str]) -> Message:
     return Message(run_id, stream_id, "" if "gap" in entry else entry.get("f", ""))
 
 
-def _entries(found: Any) -> list[tuple[str, dict[str, str]]]:
+def _entries(found: Any) -> Entries:
     """The entries in XREAD's answer: a list of streams in RESP2, a mapping in RESP3."""
     streams = found.values() if isinstance(found, dict) else [entries for _, entries in found or []]
     flat: list[Any] = []
@@ -226,13 +228,17 @@ class Hub:
 
     async def replay(self, run_id: int, after: str) -> AsyncIterator[list[Message]]:
         """What the stream holds beyond the cursor; a reload where the cursor is older than all of it."""
-        oldest = await self.client.xrange(key(run_id), count=1)
+        oldest = await self._range(run_id, "-", 1)
         if oldest and after != BEGINNING and position(after) < position(oldest[0][0]):
             yield [Message(run_id)]
             return
-        while page := await self.client.xrange(key(run_id), min=f"({after}", count=REPLAY_PAGE):
+        while page := await self._range(run_id, f"({after}", REPLAY_PAGE):
             yield [message(run_id, stream_id, entry) for stream_id, entry in page]
             after = page[-1][0]
+
+    async def _range(self, run_id: int, begin: str, count: int) -> Entries:
+        found = await self.client.xrange(key(run_id), min=begin, count=count)
+        return found  # type: ignore[return-value]  # texts: the client decodes
 
     async def follow(self, cursors: Mapping[int, str]) -> AsyncGenerator[list[Message], None]:
         """Every frame beyond the cursors, once, in order. An empty list is a sign of life.

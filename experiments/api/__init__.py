@@ -52,11 +52,8 @@ def not_found(request: HttpRequest, error: Http404) -> HttpResponse:
 
 def patterns() -> list[URLPattern]:
     """For `path("api/", include((patterns(), "api")))`. Strangers get 401 in JSON, not the login page."""
-    found: list[URLPattern] = []
-    for pattern in api.urls[0]:
-        if pattern.name == "openapi-json" or pattern.name == "api-root":
-            found.append(pattern)  # for people who have logged in
-            continue
-        pattern.callback = login_not_required(pattern.callback)
-        found.append(pattern)
+    found = [pattern for pattern in api.urls[0] if isinstance(pattern, URLPattern)]
+    for pattern in found:
+        if pattern.name not in ("openapi-json", "api-root"):  # those are for people who have logged in
+            pattern.callback = login_not_required(pattern.callback)
     return found

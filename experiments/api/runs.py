@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from django.http import HttpRequest
-from ninja import Query, Router
+from ninja import Query, Router, Status
 from pydantic import Field
 
 from experiments import lifecycle, planning, run_filter
@@ -36,9 +36,9 @@ def list_runs(
 
 
 @router.post("/runs", response={201: list[RunRow], 422: list[Problem]})
-def start_runs(request: HttpRequest, plan: planning.Plan) -> tuple[int, list[Run]]:
+def start_runs(request: HttpRequest, plan: planning.Plan) -> Status[list[Run]]:
     """Check a plan and start it: one run a seed, and its control where the plan asks for one."""
-    return 201, planning.create(plan, request.user)
+    return Status(201, planning.create(plan, request.user))
 
 
 @router.get("/runs/{int:run_id}", response={200: RunDetail, 404: Message})

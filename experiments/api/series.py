@@ -91,7 +91,7 @@ async def csv_lines(series: Iterable[Series]) -> AsyncIterator[str]:
     yield "run,series,step,value,wall\r\n"
     for one in series:
         chunks = metric_store.export(one)
-        while (points := await sync_to_async(next)(chunks, None)) is not None:
+        while (points := await sync_to_async(lambda chunks=chunks: next(chunks, None))()) is not None:
             rows = zip(points.step.tolist(), points.value.tolist(), points.wall.tolist(), strict=True)
             yield "".join(f"{one.run_id},{one.name},{s},{number(v)},{w!r}\r\n" for s, v, w in rows)
 

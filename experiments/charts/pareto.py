@@ -32,6 +32,7 @@ def figure(view: View) -> Figure | str:
         return "Every finished run becomes a point: its accuracy against its size."
     teachers = teacher_points(view.subjects, cost)
     front = front_of([*students, *controls])
+    front = front if len(front) > 1 else []  # one point is no front
     traces = [
         {
             "type": "scatter",

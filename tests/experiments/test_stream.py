@@ -20,17 +20,11 @@ from kdweb import embedded_redis
 pytestmark = [pytest.mark.server]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with embedded_redis.running(tmp_path_factory.mktemp("redis")) as url:
-        yield url
-
-
 @pytest.fixture
-def client(server: str, settings: Settings) -> Iterator[redis.Redis]:
-    settings.KDWEB_REDIS_URL = server
+def client(redis_url: str, settings: Settings) -> Iterator[redis.Redis]:
+    settings.KDWEB_REDIS_URL = redis_url
     forget()
-    connection = redis.Redis.from_url(server, decode_responses=True)
+    connection = redis.Redis.from_url(redis_url, decode_responses=True)
     connection.flushall()
     yield connection
     forget()
