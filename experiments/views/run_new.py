@@ -59,7 +59,7 @@ def _page(
         "form": form,
         "networks": networks(project),
         "purpose_help": PURPOSE_HELP,
-        **_preset_context(request.POST, chosen="kd" if _untouched(form) else ""),
+        **_preset_context(request.POST, chosen=_first_preset(request) if _untouched(form) else ""),
         "has_dataset": Dataset.objects.filter(project=project).exists(),
         **(judged or _judged(request, form)),
     }
@@ -113,8 +113,22 @@ def starting_plan(request: HttpRequest, project: Project) -> Plan | None:
         student=student.pk if student else None,
         architecture=request.GET.get("architecture", "")[:200] or _likely_network(project, dataset, purpose),
         training=_latest_training(project, dataset),
-        objective=plan_facts.preset("kd") if purpose == Run.Purpose.DISTIL else Objective(),
+        objective=_first_objective(request) if purpose == Run.Purpose.DISTIL else Objective(),
     )
+
+
+def _first_preset(request: HttpRequest) -> str:
+    """The preset of the method that the page of methods links with; none for a method without one."""
+    asked = request.GET.get("method", "")
+    if asked in plan_facts.PRESETS:
+        return asked
+    return "" if Method.objects.filter(pk=asked, available=True).exists() else "kd"
+
+
+def _first_objective(request: HttpRequest) -> Objective:
+    if preset := _first_preset(request):
+        return plan_facts.preset(preset)
+    return Objective(terms=[Term(method=request.GET["method"], weight=1.0)])
 
 
 def _asked(request: HttpRequest, project: Project, model: Any, name: str) -> Any:

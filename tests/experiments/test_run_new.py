@@ -350,3 +350,17 @@ def test_values_are_checked_and_completed() -> None:
     assert values["count"] == 3
     _, errors = check_values(SCHEMA, {"p-rate": -1.0}, "p")
     assert errors == {"p-rate": "it must be above 0. Use a value above 0."}
+
+
+@pytest.mark.parametrize(
+    ("method", "formula"),
+    [
+        ("kd", "L = 0.1·CE + 0.9·KD(T=4)"),
+        ("fitnet", "L = 0.1·CE + 0.9·KD(T=4) + fitnet"),
+        ("crd", "L = CE + CRD"),
+        ("unheard", "L = 0.1·CE + 0.9·KD(T=4)"),
+    ],
+)
+def test_the_page_of_methods_begins_a_run_with_its_method(mia: Client, method: str, formula: str) -> None:
+    Method.objects.create(key="crd", title="CRD", schema={})
+    assert formula in mia.get(reverse("run_new"), {"method": method}).content.decode()
