@@ -57,7 +57,8 @@ def flatten(run: Run) -> dict[str, Any]:
         seen[term["method"]] = number = seen.get(term["method"], 0) + 1
         name = term["method"] if number == 1 else f"{term['method']}_{number}"
         flat[f"weight of {name}"] = term["weight"]
-        flat |= {f"{name} {key.replace('_', ' ')}": value for key, value in term["params"].items()}
+        given = {key: value for key, value in term["params"].items() if value not in ("", None)}
+        flat |= {f"{name} {key.replace('_', ' ')}": value for key, value in given.items()}
     for key, value in run.training.items():
         flat[LABELS.get(f"training.{key}", key.replace("_", " "))] = value
     return flat

@@ -54,10 +54,7 @@ def run_detail(request: HttpRequest, pk: int) -> HttpResponse:
         "terms": run.objective.get("terms", []),
         "config": run_config.table([run]),
         "diffs": _diffs(run),
-        "artifacts": run.artifacts.all(),
         "log": console(run),
-        "classes": per_class(run),
-        "runs_of_control": run.controlled.all()[:20] if run.purpose == Run.Purpose.CONTROL else [],
     }
     return render(request, "runs/detail.html", context)
 
@@ -88,6 +85,9 @@ def _summary(request: HttpRequest, run: Run) -> dict[str, Any]:
         "attempts": run.attempts.all(),
         "weights": run.artifacts.filter(kind="student").order_by("-fence", "-step").first(),
         "waits_for": _waits_for(run),
+        "artifacts": run.artifacts.all(),
+        "classes": per_class(run),
+        "runs_of_control": run.controlled.all()[:20] if run.purpose == Run.Purpose.CONTROL else [],
     }
 
 

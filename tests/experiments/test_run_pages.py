@@ -403,10 +403,11 @@ def test_a_clone_shows_what_was_changed(mia: Client) -> None:
     assert section.index("Epochs") < section.index("77")
 
 
-def test_the_summary_brings_the_history_along(mia: Client) -> None:
+def test_the_summary_brings_results_and_history_along(mia: Client) -> None:
     run = a_distilled()
     RunEvent.objects.create(run=run, text="Training begins.", status="running")
     text = mia.get(reverse("run_summary", args=[run.pk])).text
     assert 'id="run-summary"' in text
     assert 'id="run-history" hx-swap-oob="true"' in text
+    assert 'id="run-results" hx-swap-oob="true"' in text
     assert "Training begins." in text
