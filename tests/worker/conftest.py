@@ -74,8 +74,9 @@ class Site:
         return self.log.read_text(errors="replace")[-5000:]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site(tmp_path_factory: pytest.TempPathFactory, redis_url: str, django_db_blocker: Any) -> Iterator[Site]:
+    """For this package alone: while it lives, the ORM speaks to the site's database."""
     home = tmp_path_factory.mktemp("site")
     ours = connections["default"]
     theirs = type(ours)(ours.settings_dict | {"NAME": str(home / "kdweb.sqlite3")}, "default")

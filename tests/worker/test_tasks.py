@@ -34,7 +34,7 @@ from .conftest import Site
 pytestmark = [pytest.mark.server, pytest.mark.timeout(300)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def digits(site: Site) -> Dataset:
     dataset = a_dataset(
         "digits", status=Readiness.PREPARING, classes=[], channels=None, height=None, width=None
@@ -58,7 +58,7 @@ def start(dataset: Dataset, name: str, training: dict[str, Any] | None = None, *
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def teacher_run(site: Site, digits: Dataset) -> Run:
     made = a_teacher(dataset=digits, status=Readiness.PREPARING)
     return site.ended(start(digits, "teacher", purpose=Run.Purpose.TEACHER, makes=made))
