@@ -15,6 +15,10 @@ import pytest
 
 from kdweb import embedded_redis
 
+# Test processes share the cores: one thread each, and none that spins. Before any test imports torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

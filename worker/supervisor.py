@@ -32,7 +32,14 @@ CATALOGUE = [sys.executable, "-m", "worker.distill", "catalogue"]
 # The rest of the environment (passwords, keys, addresses) is none of the engine's business.
 PASSED_ON = {
     *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME"),
-    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TORCH_HOME", "HF_HOME", "CUBLAS_WORKSPACE_CONFIG"),
+    *(
+        "OMP_NUM_THREADS",
+        "OMP_WAIT_POLICY",
+        "MKL_NUM_THREADS",
+        "TORCH_HOME",
+        "HF_HOME",
+        "CUBLAS_WORKSPACE_CONFIG",
+    ),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
 }
