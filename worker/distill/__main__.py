@@ -33,8 +33,8 @@ from worker.distill.errors import Diverged, OutOfMemory, StopRequested, spec_err
 from worker.distill.events import Failed, Phase, Reporter, Result, Stopped
 from worker.distill.spec import COMMANDS, SpecError
 
-# Read by the thread library when torch loads it. Threads that spin while they wait for each other lose most of
-# a core that others want too: on a shared machine training is up to ten times faster when they sleep.
+# Read by the thread library when torch loads it. Threads that spin while they wait for each other waste cores
+# that others want too: on a shared machine training is up to ten times faster when they sleep.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 DONE, FAILED, STOPPED = 0, 3, 4
