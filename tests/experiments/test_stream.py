@@ -153,6 +153,7 @@ def test_a_slow_reader_is_let_go(client: redis.Redis, monkeypatch: pytest.Monkey
     async def slow(batches: AsyncIterator[list[stream.Message]]) -> list[stream.Message]:
         seen = await anext(batches)
         following = asyncio.ensure_future(anext(batches))
+        await asyncio.sleep(1)  # it has replayed all there was, and waits for what comes
         await asyncio.to_thread(published, 1, 2, 2)
         seen += await following
         await asyncio.to_thread(published, 1, 3, 60)
