@@ -60,7 +60,12 @@ def _student(run: Run) -> Tile:
     if run.accuracy is None:
         return Tile(f"{label} accuracy", NOTHING, _not_yet(run), "student")
     if not run.measured:
-        return Tile(f"{label} accuracy", pct(run.accuracy), "best validation so far", "student")
+        return Tile(
+            f"{label} accuracy",
+            pct(run.accuracy),
+            f"best validation {'before it ended' if run.ended else 'so far'}",
+            "student",
+        )
     split = (run.results.get("student") or {}).get("split", "test")
     return Tile(
         f"{label} accuracy",

@@ -4,7 +4,7 @@
 let ticks = 0;
 
 function refresh(due) {
-  if (document.hidden) return;
+  if (document.hidden || document.querySelector("dialog[open]")) return;
   for (const part of document.querySelectorAll("[data-refresh]")) {
     if (due(Number(part.dataset.refresh)) && !part.classList.contains("htmx-request")) window.htmx.trigger(part, "kd:refresh");
   }
