@@ -48,6 +48,7 @@ def perform(job: Job, act: Callable[[Job], None], refuse: Callable[[Job, str], b
     except Refused as refusal:
         words = str(refusal)
         insist(lambda: refuse(job, words))
+        SPARE.refill()
     except Exception as error:
         words = f"The worker met an error of its own ({type(error).__name__}: {error}). Its log says more."
         insist(lambda: refuse(job, words))
@@ -121,6 +122,7 @@ def check_upload(upload: Upload, worker: str) -> None:
 
 
 def refuse_upload(upload: Upload, words: str) -> bool:
+    words = words.replace(str(upload.pk), upload.filename)  # the name its person knows
     refused = jobs.finish(upload, status=Upload.Status.REFUSED, phase="", error=words)
     if refused:
         upload.path.unlink(missing_ok=True)

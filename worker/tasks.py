@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import shared_task, signals
 
-from experiments import jobs, lifecycle
+from experiments import files, jobs, lifecycle
 from experiments.models import ArchitectureProfile, Dataset, Upload
 from worker import presence, runs, short
 from worker.driving import SPARE
@@ -40,9 +40,10 @@ def profile(task: Any, key: int) -> None:
 
 @shared_task(name="worker.tasks.sweep")  # type: ignore[untyped-decorator]
 def sweep() -> None:
-    """Every few seconds, from the beat: what should run and does not is nudged again."""
+    """Every few seconds, from the beat: what should run and does not is nudged again, what was left is dropped."""
     lifecycle.sweep()
     jobs.sweep()
+    files.sweep_uploads()
 
 
 @signals.worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
