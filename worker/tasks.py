@@ -40,7 +40,7 @@ def profile(task: Any, key: int) -> None:
 
 @shared_task(name="worker.tasks.sweep")  # type: ignore[untyped-decorator]
 def sweep() -> None:
-    """Every few seconds, from the beat: what should run and does not is nudged again, what was left is dropped."""
+    """Every few seconds, from the beat: what should run is nudged again, what nobody continues is dropped."""
     lifecycle.sweep()
     jobs.sweep()
     files.sweep_uploads()
