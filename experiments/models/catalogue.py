@@ -55,7 +55,7 @@ class Architecture(models.Model):
 
 
 class ArchitectureProfile(Leased):
-    """An architecture at one input: parameters, FLOPs and layers with shapes. Filled by a worker on demand."""
+    """An architecture at one input: parameters, FLOPs, layers with shapes. Filled by a worker on demand."""
 
     class Status(models.TextChoices):
         WAITING = "waiting"
@@ -78,7 +78,8 @@ class ArchitectureProfile(Leased):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["architecture", "num_classes", "in_channels", "image_size"], name="one_profile_an_input"
+                fields=["architecture", "num_classes", "in_channels", "image_size"],
+                name="one_profile_an_input",
             )
         ]
 
@@ -131,7 +132,9 @@ class Dataset(Leased):
     height = models.PositiveIntegerField(null=True)
     width = models.PositiveIntegerField(null=True)
     info = models.JSONField(
-        default=dict, blank=True, help_text="sizes, mean, std, class_counts, augmentation, samples, warnings …"
+        default=dict,
+        blank=True,
+        help_text="sizes, mean, std, class_counts, augmentation, samples, warnings …",
     )
     fingerprint = models.CharField(max_length=64, blank=True)
 
@@ -191,7 +194,9 @@ class Teacher(models.Model):
     source = models.CharField(max_length=10, choices=Source)
     status = models.CharField(max_length=10, choices=Readiness, default=Readiness.PREPARING)
     error = models.TextField(blank=True)
-    weights = models.CharField(max_length=500, blank=True, help_text="Safetensors file, below the data folder.")
+    weights = models.CharField(
+        max_length=500, blank=True, help_text="Safetensors file, below the data folder."
+    )
     sha256 = models.CharField(max_length=64, blank=True)
     metrics = models.JSONField(default=dict, blank=True, help_text="The engine's measurements of it.")
     notes = models.JSONField(default=dict, blank=True, help_text="What the import stripped and cast.")

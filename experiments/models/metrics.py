@@ -27,7 +27,7 @@ class Series(models.Model):
 
 
 class MetricChunk(models.Model):
-    """Level 0: up to 4,096 points as logged. Level k: the minimum and maximum of each 64-point bucket below."""
+    """Level 0: up to 4,096 points as logged. Level k: minimum and maximum of each 64-point bucket below."""
 
     series = models.ForeignKey(Series, on_delete=models.CASCADE, related_name="chunks")
     level = models.PositiveSmallIntegerField()

@@ -32,9 +32,7 @@ class Project(models.Model):
     slug = models.SlugField(max_length=100, unique=True)
     description = models.TextField(blank=True)
     created = models.DateTimeField(auto_now_add=True)
-    members = models.ManyToManyField(
-        settings.AUTH_USER_MODEL, through="Membership", related_name="projects"
-    )
+    members = models.ManyToManyField(settings.AUTH_USER_MODEL, through="Membership", related_name="projects")
 
     objects = ProjectQuerySet.as_manager()
 
@@ -48,7 +46,7 @@ class Project(models.Model):
         """Whether the user holds at least `role` here."""
         if getattr(user, "is_superuser", False):
             return True
-        held = self.memberships.filter(user_id=user.pk).values_list("role", flat=True).first()
+        held = self.memberships.filter(user=user.pk or 0).values_list("role", flat=True).first()
         order = list(Role)
         return held is not None and order.index(Role(held)) >= order.index(role)
 

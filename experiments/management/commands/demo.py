@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.contrib.auth import get_user_model
-from django.core.management.base import BaseCommand, CommandError
-from django.db import connection
-
 from experiments.demo_check import check_by_http
+from experiments.management.stack_command import StackCommand, administrator
 from experiments.models import Run
-from experiments.scenario import Scenario, ScenarioError, table
-from kdweb.stack import Site, run_stack
-from kdweb.supervise import StackError
+from experiments.scenario import Scenario, table
+from kdweb.stack import Site
 
 TRAINING = {"epochs": 12, "batch_size": 64, "learning_rate": 0.05}
 STUDENT = "resnet8"
 
 
-class Command(BaseCommand):
+class Command(StackCommand):
     help = "Starts everything with a demo project: digits, a teacher, its student, and the student alone."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument(
-            "--port", type=int, help="Port of the web server (default: KDWEB_PORT, else 8000)."
-        )
+        super().add_arguments(parser)
         parser.add_argument(
             "--check",
             action="store_true",
@@ -35,20 +28,9 @@ class Command(BaseCommand):
         parser.add_argument("--patience", type=float, default=900, help="Seconds to wait with --check.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        def on_ready(site: Site) -> int | None:
-            try:
-                return self.demonstrate(site, check=options["check"], patience=options["patience"])
-            except ScenarioError as error:
-                self.say(f"✗ {error}")
-                return 1 if options["check"] else None
-            finally:
-                connection.close()
-
-        try:
-            code = run_stack(on_ready, port=options["port"], say=self.say)
-        except StackError as error:
-            raise CommandError(str(error)) from error
-        sys.exit(code)
+        check = options["check"]
+        patience = options["patience"] if check else float("inf")
+        self.run(options["port"], lambda site: self.demonstrate(site, check=check, patience=patience))
 
     def demonstrate(self, site: Site, *, check: bool, patience: float) -> int | None:
         scenario = self.prepare()
@@ -73,10 +55,8 @@ class Command(BaseCommand):
 
     def prepare(self) -> Scenario:
         """Asks for what is not there yet; a second start finds everything."""
-        owner = get_user_model()._default_manager.filter(is_superuser=True).order_by("pk").first()
-        assert owner is not None, "run_stack makes the first administrator"
         words = "A small network learns handwritten digits from a larger one, and alone."
-        scenario = Scenario("Demo", "demo", words, owner, self.say)
+        scenario = Scenario("Demo", "demo", words, administrator(), self.say)
         digits = scenario.dataset("Digits", "digits", description="1,797 handwritten digits of 8×8 pixels")
         student = scenario.student(STUDENT, "Small enough for a microcontroller")
         teacher = scenario.teacher("Digits teacher", digits, "resnet8x4", TRAINING)
@@ -98,7 +78,3 @@ class Command(BaseCommand):
         scenario.ask(name="resnet8 from the digits teacher", objective=kd, **common)
         scenario.ask(name="resnet8, features and outputs", objective=two_part, **common)
         return scenario
-
-    def say(self, line: str) -> None:
-        self.stdout.write(line)
-        self.stdout.flush()

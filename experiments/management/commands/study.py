@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 import time
 from argparse import ArgumentParser
 from pathlib import Path
@@ -11,53 +10,46 @@ from statistics import mean, stdev
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import get_user_model
-from django.core.management.base import BaseCommand, CommandError
-from django.db import connection
 
+from experiments.management.stack_command import StackCommand, administrator
 from experiments.models import Run, Teacher
-from experiments.scenario import Scenario, ScenarioError, table
-from kdweb.stack import Site, run_stack
-from kdweb.supervise import StackError
+from experiments.scenario import Scenario, table
 
 TEACHER, STUDENT = "vgg8", "resnet8"
-TEACHER_TRAINING = {"epochs": 3, "batch_size": 128, "learning_rate": 0.05, "warmup_epochs": 0.2}
-STUDENT_TRAINING = {"epochs": 2, "batch_size": 128, "learning_rate": 0.1, "warmup_epochs": 0.2, "seed": 0}
+TEACHER_TRAINING = {
+    "epochs": 3,
+    "batch_size": 128,
+    "learning_rate": 0.05,
+    "warmup_epochs": 0.2,
+    "augment": False,
+}
+STUDENT_TRAINING = {
+    "epochs": 2,
+    "batch_size": 128,
+    "learning_rate": 0.1,
+    "warmup_epochs": 0.2,
+    "augment": False,
+}
 SEEDS = 3
 KD = {"task_weight": 0.1, "terms": [{"method": "kd", "weight": 0.9, "params": {"temperature": 4.0}}]}
 
 
-class Command(BaseCommand):
+class Command(StackCommand):
     help = (
         "Trains a teacher and distils it on Fashion-MNIST through queue and worker; writes docs/results.md."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
         parser.add_argument("source", type=Path, help="Folder with the four IDX files of Fashion-MNIST.")
         parser.add_argument("--write", type=Path, default=settings.BASE_DIR / "docs" / "results.md")
-        parser.add_argument("--port", type=int)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        def on_ready(site: Site) -> int:
-            try:
-                return self.study(options["source"], options["write"])
-            except ScenarioError as error:
-                self.say(f"✗ {error}")
-                return 1
-            finally:
-                connection.close()
-
-        try:
-            code = run_stack(on_ready, port=options["port"], say=self.say)
-        except StackError as error:
-            raise CommandError(str(error)) from error
-        sys.exit(code)
+        self.run(options["port"], lambda site: self.study(options["source"], options["write"]))
 
     def study(self, source: Path, page: Path) -> int:
-        owner = get_user_model()._default_manager.filter(is_superuser=True).order_by("pk").first()
-        assert owner is not None, "run_stack makes the first administrator"
         words = "Does a student a tenth of the size learn more from a teacher than alone?"
-        scenario = Scenario("Fashion-MNIST study", "fashion-mnist-study", words, owner, self.say)
+        scenario = Scenario("Fashion-MNIST study", "fashion-mnist-study", words, administrator(), self.say)
         began = time.time()
         dataset = scenario.dataset("Fashion-MNIST", "fashion_mnist", source_folder=str(source.resolve()))
         teacher = scenario.teacher(f"{TEACHER} teacher", dataset, TEACHER, TEACHER_TRAINING)
