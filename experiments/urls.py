@@ -25,7 +25,6 @@ people = [
     path("login/", LoginView.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("project/", projects.project_switch, name="project_switch"),
-    path("i18n/", include("django.conf.urls.i18n")),
 ]
 
 runs_pages = [
