@@ -44,11 +44,15 @@ def compare_charts(request: HttpRequest, runs: str, names: str = "", x: str = "p
 
 
 @router.get("/pareto", response={200: Charts, 400: Message, 404: Message})
-def project_charts(request: HttpRequest, project: int | None = None, x: str = "parameters") -> dict[str, Any]:
-    """Every finished run of a project: accuracy against `x` (parameters, bytes, flops, latency_ms)."""
+def project_charts(
+    request: HttpRequest, project: int | None = None, dataset: int | None = None, x: str = "parameters"
+) -> dict[str, Any]:
+    """A project's finished runs (on one dataset): accuracy against parameters, bytes, flops or latency_ms."""
     where = access.project_of(request, project)
     runs = Run.objects.filter(project=where, status=Run.Status.SUCCEEDED, accuracy__isnull=False)
-    light = runs.select_related("teacher").defer("results", "metrics", "training", "objective")
+    if dataset is not None:
+        runs = runs.filter(dataset=dataset)
+    light = runs.select_related("teacher", "dataset").defer("results", "metrics", "training", "objective")
     subjects = [charts.Subject(run) for run in light[:MAX_POINTS]]
     return {"runs": [], "charts": charts.drawn(charts.View("project", subjects, options={"x": cost(x)}))}
 

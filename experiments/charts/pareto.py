@@ -49,7 +49,9 @@ def figure(view: View) -> Figure | str:
         marks("Teachers", teachers, "teacher", "diamond", "teachers"),
     ]
     title, ticks = COSTS[cost]
-    axes = layout("top-1 accuracy", **percent_axis())
+    datasets = {s.run.dataset.name for s in ended}
+    where = f" on {datasets.pop()}" if len(datasets) == 1 else ""
+    axes = layout(f"top-1 accuracy{where}", **percent_axis())
     axes["hovermode"] = "closest"
     axes["xaxis"] |= {
         "title": {"text": title},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db.models import Q
+from django.db.models import Max, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -32,9 +32,19 @@ def home(request: HttpRequest) -> HttpResponse:
         "recent": runs.filter(status=Run.Status.SUCCEEDED).order_by("-finished")[:10],
         "workers": Worker.objects.alive().count(),
         **_first_steps(request.project),  # type: ignore[attr-defined]
+        **_measured(request.project, request.GET.get("dataset", "")),  # type: ignore[attr-defined]
     }
     template = "home/_live.html" if request.htmx else "home.html"  # type: ignore[attr-defined]
     return render(request, template, context)
+
+
+def _measured(project: Project, asked: str) -> dict[str, object]:
+    """The datasets with results, the latest used first: accuracies on different data do not compare."""
+    used = Max("runs__finished", filter=Q(runs__status=Run.Status.SUCCEEDED))
+    found = Dataset.objects.filter(project=project).annotate(used=used).filter(used__isnull=False)
+    datasets = list(found.order_by("-used"))
+    shown = next((dataset for dataset in datasets if str(dataset.pk) == asked), next(iter(datasets), None))
+    return {"measured": datasets, "shown": shown}
 
 
 def _first_steps(project: Project) -> dict[str, object]:

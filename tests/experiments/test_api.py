@@ -76,6 +76,17 @@ def test_a_project_that_is_not_mine_is_404(run: Run) -> None:
     assert get(eve, "runs")["count"] == 0
 
 
+def test_accuracies_on_different_data_are_drawn_apart(ana: Client) -> None:
+    for name in ("Digits", "Letters"):
+        done = make.a_run(name=name, dataset=make.a_dataset(name=name))
+        Run.objects.filter(pk=done.pk).update(status="succeeded", accuracy=0.9, parameters=1000)
+    everything = get(ana, "pareto")["charts"][0]["figure"]
+    assert len(everything["data"][0]["x"]) == 2
+    figure = get(ana, f"pareto?dataset={done.dataset_id}")["charts"][0]["figure"]
+    assert len(figure["data"][0]["x"]) == 1
+    assert figure["layout"]["yaxis"]["title"]["text"] == "top-1 accuracy on Letters"
+
+
 def test_a_list_is_filtered_sorted_and_paged(ana: Client, run: Run) -> None:
     for number in range(5):
         make.a_run(name=f"draft {number}", status="draft")
