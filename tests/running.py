@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
@@ -85,6 +86,16 @@ class Stack:
 
     def named(self, words: str) -> psutil.Process:
         return next(p for p in self.family() if words in command_line(p))
+
+    def end(self) -> None:
+        """As Ctrl-C does; harder if that does not help."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
 
     def get(self, path: str) -> int:
         asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)

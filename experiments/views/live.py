@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from asgiref.sync import sync_to_async
-from django.db import connections
+from django.db import close_old_connections
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.views.decorators.http import require_GET
 
@@ -50,7 +50,7 @@ def parse_cursors(text: str, runs: list[int]) -> dict[int, str]:
 def _still_open(user_runs: list[int], request: HttpRequest) -> list[int]:
     """Those of the runs that have not ended. 404 where one is not for this person's eyes."""
     rows = dict(Run.objects.for_user(request.user).filter(pk__in=user_runs).values_list("pk", "status"))
-    connections.close_all()  # else every open page would hold a connection to the database
+    close_old_connections()  # else every open page would hold a connection to the database
     if len(rows) < len(user_runs):
         raise Http404("There is no such run.")
     return [pk for pk in user_runs if rows[pk] not in Run.ENDED]
