@@ -237,6 +237,7 @@ def test_the_schema_is_for_those_who_logged_in(ana: Client) -> None:
 
 
 # --- The live address -------------------------------------------------------------------------------------
+@pytest.mark.django_db(transaction=True)  # the view gives the connection back, which ends a transaction
 def test_live_frames_of_others_are_404_and_ended_runs_say_so(ana: Client, run: Run) -> None:
     other = Project.objects.create(name="Other", slug="other")
     eve = person("eve", "member", other)
