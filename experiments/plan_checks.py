@@ -192,17 +192,18 @@ def student_is_smaller(parts: Parts) -> Iterator[Problem]:
 
 
 def parameters(parts: Parts) -> tuple[int, int] | None:
-    """(student, teacher): measured at this input where a worker has profiled them, else as published."""
+    """(student, teacher): both measured at this input, else both as published. One of each would not compare:
+    what is published is for three channels and another number of classes."""
     if parts.architecture is None or parts.teacher is None:
         return None
-    student = parts.architecture.parameters
-    teacher = parts.teacher.architecture.parameters
-    if parts.student_profile and parts.student_profile.parameters:
-        student = parts.student_profile.parameters
-    if parts.teacher_profile and parts.teacher_profile.parameters:
-        teacher = parts.teacher_profile.parameters
-    measured = parts.teacher.metrics.get("parameters")
-    return (student, int(measured or teacher or 0)) if student and (measured or teacher) else None
+    ours, theirs = parts.student_profile, parts.teacher_profile
+    of_teacher = parts.teacher.metrics.get("parameters") or (theirs.parameters if theirs else None)
+    measured = (ours.parameters if ours else None, of_teacher)
+    published = (parts.architecture.parameters, parts.teacher.architecture.parameters)
+    for student, teacher in (measured, published):
+        if student and teacher:
+            return student, int(teacher)
+    return None
 
 
 def objective_says_something(parts: Parts) -> Iterator[Problem]:
