@@ -65,7 +65,7 @@ def problems_with(visitor: Visitor, run: Run) -> Iterator[str]:
         yield f"{run.name}: no charts"
     data = json.loads(visitor.get(f"/api/runs/{run.pk}/series?names=loss/total,val/top1"))
     for series in ("loss/total", "val/top1"):
-        if not data["series"].get(series, {}).get("steps"):
+        if not data["series"].get(series, {}).get("s"):
             yield f"{run.name}: no points of {series}"
     lines = visitor.get(f"/api/runs/{run.pk}/series.csv").splitlines()
     if len(lines) < run.total_steps:

@@ -31,14 +31,16 @@ def environment(home: Path, port: int, **more: str) -> dict[str, str]:
     return clean | {"KDWEB_HOME": str(home), "KDWEB_PORT": str(port), "OMP_NUM_THREADS": "1"} | more
 
 
-def manage(home: Path, port: int, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
+def manage(
+    home: Path, port: int, *argv: str, patience: float = 120, **env: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "manage.py", *argv],
         cwd=ROOT,
         env=environment(home, port, **env),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=patience,
     )
 
 
