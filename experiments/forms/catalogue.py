@@ -139,7 +139,9 @@ def allowed_folder(folder: str) -> bool:
 class TeacherUploadForm(InProjectForm):
     architecture = ArchitectureField(help_text="What the checkpoint is: " + ARCHITECTURE_HELP)
     dataset = forms.ModelChoiceField(
-        Dataset.objects.none(), help_text="What it classifies. It is evaluated on this dataset at once."
+        Dataset.objects.none(),
+        empty_label="Choose a dataset",
+        help_text="What it classifies. It is evaluated on this dataset at once.",
     )
 
     SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
