@@ -61,7 +61,7 @@ SORTS: dict[str, Sort] = {
     "delta": Sort("Δ teacher", "shown_delta", "-"),
     "gain": Sort("Gain", "shown_gain", "-"),
     "ratio": Sort("Compr.", "shown_ratio", "-"),
-    "progress": Sort("Progress", "shown_progress", "-"),
+    "progress": Sort("Epochs", "shown_progress", "-"),
     "duration": Sort("Duration", "shown_duration", "-"),
     "owner": Sort("Owner", "owner__username"),
     "created": Sort("Created", "created", "-"),

@@ -56,7 +56,7 @@ def _not_yet(run: Run) -> str:
 
 
 def _student(run: Run) -> Tile:
-    label = "Teacher in the making" if run.purpose == Run.Purpose.TEACHER else "Student"
+    label = "Teacher" if run.purpose == Run.Purpose.TEACHER else "Student"
     if run.accuracy is None:
         why = _not_yet(run) if run.ended else "after the first epoch"
         return Tile(f"{label} accuracy", NOTHING, why, "student")
