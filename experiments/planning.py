@@ -38,7 +38,7 @@ class Plan(Strict):
 
     project: int
     name: str = Field("", max_length=120)
-    experiment: int | None = None
+    experiment: str = Field("", max_length=100, description="A group of runs, by name; made if it is new.")
     purpose: Purpose = "distil"
     dataset: int
     student: int | None = Field(None, description="A saved student; or give an architecture.")
@@ -112,7 +112,6 @@ def gather(plan: Plan, user: User) -> tuple[Parts, list[Problem]]:
     parts.dataset = row(Dataset, "dataset", plan.dataset)
     parts.teacher = row(Teacher, "teacher", plan.teacher, "architecture", "dataset")
     parts.student = row(Student, "student", plan.student, "architecture")
-    row(Experiment, "experiment", plan.experiment)
     row(Run, "parent", plan.parent)
     parts.architecture = parts.student.architecture if parts.student else _architecture(plan, missing)
     parts.methods = Method.objects.in_bulk({term.method for term in plan.objective.terms})
@@ -223,15 +222,15 @@ def _made_before(plan: Plan, owner: User) -> list[Run]:
 
 def _create(plan: Plan, parts: Parts, owner: User) -> list[Run]:
     name = plan.name.strip() or plan_facts.propose_name(parts)
+    experiment = _experiment(plan)
     runs: list[Run] = []
     for number, run_name in enumerate(_names(plan, name)):
-        run = _blank(
-            plan, parts, owner, plan.training.model_copy(update={"seed": plan.training.seed + number})
-        )
+        training = plan.training.model_copy(update={"seed": plan.training.seed + number})
+        run = _blank(plan, parts, owner, experiment, training)
         run.name, run.purpose, run.teacher = run_name, plan.purpose, parts.teacher
         run.objective = _resolved(plan.objective, parts.methods)
         run.method_keys = "+".join(term.method for term in plan.objective.terms)
-        run.experiment_id, run.parent_id = plan.experiment, plan.parent
+        run.parent_id = plan.parent
         run.submission = plan.submission if number == 0 else None
         if plan.purpose == "teacher":
             run.makes = _teacher_in_the_making(run)
@@ -243,11 +242,21 @@ def _create(plan: Plan, parts: Parts, owner: User) -> list[Run]:
     return runs
 
 
-def _blank(plan: Plan, parts: Parts, owner: User, training: Training) -> Run:
+def _experiment(plan: Plan) -> Experiment | None:
+    """The group the runs belong to. Names differ by more than case."""
+    name = plan.experiment.strip()
+    if not name:
+        return None
+    group = Experiment.objects.filter(project=plan.project, name__iexact=name).first()
+    return group or Experiment.objects.create(project_id=plan.project, name=name)
+
+
+def _blank(plan: Plan, parts: Parts, owner: User, group: Experiment | None, training: Training) -> Run:
     assert parts.dataset is not None
     assert parts.architecture is not None
     return Run(
         project_id=plan.project,
+        experiment=group,
         dataset=parts.dataset,
         architecture=parts.architecture,
         student=parts.student,
@@ -264,11 +273,11 @@ def _start(run: Run, owner: User) -> Run:
 
 def _control_for(plan: Plan, parts: Parts, owner: User, run: Run) -> Run:
     """The same student, budget and seed, without a teacher."""
-    control = _blank(plan, parts, owner, Training(**run.training))
+    control = _blank(plan, parts, owner, run.experiment, Training(**run.training))
     control.name = f"{plan_facts.network(parts)} alone" + (
         f" · seed {control.training['seed']}" if plan.seeds > 1 else ""
     )
-    control.purpose, control.experiment_id = Run.Purpose.CONTROL, plan.experiment
+    control.purpose = Run.Purpose.CONTROL
     control.objective = alone(run.objective)
     return control
 

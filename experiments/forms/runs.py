@@ -128,7 +128,11 @@ class RunForm(forms.Form):
         help_text="A saved student, or any architecture: type to search.",
     )
     name = forms.CharField(max_length=120, required=False)
-    experiment = forms.ModelChoiceField(Experiment.objects.none(), required=False, empty_label="None")
+    experiment = forms.CharField(
+        max_length=100,
+        required=False,
+        help_text="A group of runs. A new name makes a new one.",
+    )
     task_weight = forms.FloatField(min_value=0, max_value=1e6, initial=1.0, label="Weight")
     label_smoothing = forms.FloatField(
         min_value=0, max_value=0.99, initial=0.0, required=False, help_text="0 for none."
@@ -177,7 +181,8 @@ class RunForm(forms.Form):
         self.teachers = list(Teacher.objects.filter(**mine).select_related("dataset", "architecture"))
         self.fields["dataset"].queryset = datasets  # type: ignore[attr-defined]
         self.fields["teacher"].queryset = Teacher.objects.filter(**mine)  # type: ignore[attr-defined]
-        self.fields["experiment"].queryset = Experiment.objects.filter(**mine)  # type: ignore[attr-defined]
+        self.experiments = Experiment.objects.filter(**mine)
+        self.fields["experiment"].widget.attrs |= {"list": "experiments", "autocomplete": "off"}
         self.fields["parent"].queryset = Run.objects.filter(**mine)  # type: ignore[attr-defined]
         chosen = self["dataset"].value()
         dataset = datasets.filter(pk=chosen).first() if str(chosen or "").isdecimal() else None
@@ -232,7 +237,7 @@ class RunForm(forms.Form):
         return Plan(
             project=self.project.pk,
             name=values.get("name") or "",
-            experiment=_key(values.get("experiment")),
+            experiment=values.get("experiment") or "",
             purpose=values.get("purpose") or "distil",
             dataset=values["dataset"].pk,
             student=_key(student),

@@ -156,7 +156,7 @@ def clone(run: Run) -> Plan:
     return Plan(
         project=run.project_id,
         name=f"{run.name} (copy)"[:120],
-        experiment=run.experiment_id,
+        experiment=run.experiment.name if run.experiment else "",
         purpose=run.purpose,
         dataset=run.dataset_id,
         student=run.student_id,

@@ -264,6 +264,15 @@ def test_parameters_are_stored_with_their_defaults(user: User) -> None:
     assert run.objective["terms"][0]["params"] == {"temperature": 4.0}
 
 
+def test_an_experiment_is_made_by_its_name_and_found_by_it(user: User) -> None:
+    first = planning.create(a_plan(experiment="Which temperature?"), user)[0]
+    second = planning.create(a_plan(experiment=" which Temperature? ", control="none"), user)[0]
+    assert first.experiment is not None
+    assert first.experiment.name == "Which temperature?"
+    assert first.experiment == second.experiment == first.control.experiment
+    assert planning.create(a_plan(control="none"), user)[0].experiment is None
+
+
 def test_an_equal_control_is_used_again(user: User) -> None:
     (first,) = planning.create(a_plan(), user)
     (second,) = planning.create(a_plan(objective=plan_facts.preset("kd", 0.5)), user)
