@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.conf import settings
@@ -46,6 +46,7 @@ def nearest_architectures(key: str, n: int = 3) -> list[str]:
 class InProjectForm(forms.Form):
     """A form that makes something with a name that is unique in its project."""
 
+    makes: ClassVar[type[Dataset] | type[Student] | type[Teacher]]
     name = forms.CharField(max_length=100)
     description = forms.CharField(required=False, widget=forms.Textarea(attrs={"rows": 2}))
     field_order: list[str] | None = None
@@ -54,12 +55,9 @@ class InProjectForm(forms.Form):
         self.project = project
         super().__init__(*args, **kwargs)
 
-    def names(self) -> Any:
-        raise NotImplementedError("a form says whose names must differ")  # pragma: no cover
-
     def clean_name(self) -> str:
         name = str(self.cleaned_data["name"]).strip()
-        if self.names().filter(name__iexact=name).exists():
+        if self.makes.objects.filter(project=self.project, name__iexact=name).exists():
             raise forms.ValidationError(TAKEN.format(name))
         return name
 
@@ -69,15 +67,14 @@ class InProjectForm(forms.Form):
 
 
 class StudentForm(InProjectForm):
+    makes = Student
+
     architecture = ArchitectureField()
     pretrained = forms.BooleanField(
         required=False,
         label="Begin with pretrained weights",
         help_text="The library's own weights (torchvision, timm); needs a network on the worker.",
     )
-
-    def names(self) -> Any:
-        return Student.objects.filter(project=self.project)
 
     def clean(self) -> dict[str, Any]:
         values = super().clean() or {}
@@ -89,6 +86,8 @@ class StudentForm(InProjectForm):
 
 class DatasetForm(InProjectForm):
     """A dataset of one kind: its options come from the kind's published schema."""
+
+    makes = Dataset
 
     source_folder = forms.CharField(
         required=False,
@@ -107,9 +106,6 @@ class DatasetForm(InProjectForm):
             self.fields["source_folder"].help_text = "Where the pictures lie already, instead of an upload."
         self.option_fields = build_fields(kind.schema, prefix="option")
         self.fields.update(self.option_fields)
-
-    def names(self) -> Any:
-        return Dataset.objects.filter(project=self.project)
 
     def clean_source_folder(self) -> str:
         folder = str(self.cleaned_data["source_folder"]).strip()
@@ -137,6 +133,8 @@ def allowed_folder(folder: str) -> bool:
 
 
 class TeacherUploadForm(InProjectForm):
+    makes = Teacher
+
     architecture = ArchitectureField(help_text="What the checkpoint is: " + ARCHITECTURE_HELP)
     dataset = forms.ModelChoiceField(
         Dataset.objects.none(),
@@ -151,9 +149,6 @@ class TeacherUploadForm(InProjectForm):
         super().__init__(*args, **kwargs)
         ready = Dataset.objects.filter(project=self.project, status=Readiness.READY)
         self.fields["dataset"].queryset = ready  # type: ignore[attr-defined]
-
-    def names(self) -> Any:
-        return Teacher.objects.filter(project=self.project)
 
 
 def announced_file_problem(name: str, size: int, form: type[TeacherUploadForm] | type[DatasetForm]) -> str:

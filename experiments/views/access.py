@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
+from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest
+from django.db.models import Model, ProtectedError
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
 
 from experiments.models import Project, Role
 
@@ -45,3 +51,24 @@ def require_admin(request: HttpRequest) -> Project:
     if not getattr(request.user, "is_superuser", False):
         raise PermissionDenied("Only a site administrator may do this.")
     return current_project(request)
+
+
+def delete(request: HttpRequest, row: Any) -> HttpResponse:
+    """Deletes a dataset, teacher or student that nothing was measured with, and says what happened."""
+    require_maintainer(request, row.project)
+    noun = row._meta.model_name
+    try:
+        row.delete()
+    except ProtectedError as error:
+        users = _counted(error.protected_objects)
+        messages.error(request, f"“{row}” stays: {users} would lose what they were measured with.")
+        return redirect(f"{noun}_detail", pk=row.pk)
+    messages.success(request, f"{noun.capitalize()} “{row}” is deleted.")
+    return redirect(f"{noun}_list")
+
+
+def _counted(rows: set[Model]) -> str:
+    """2 runs and 1 teacher."""
+    names = Counter(str(row._meta.verbose_name) for row in rows)
+    parts = [f"{n} {name}{'s' if n > 1 else ''}" for name, n in sorted(names.items())]
+    return " and ".join(parts)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
 from django.db import IntegrityError, transaction
-from django.db.models import Count, ProtectedError
+from django.db.models import Count
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
@@ -16,7 +15,7 @@ from experiments.files import open_stored
 from experiments.forms.catalogue import DatasetForm
 from experiments.models import Dataset, DatasetKind, Upload, Worker
 
-from .access import allowed, current_project, require_maintainer, require_member
+from .access import allowed, current_project, delete, require_member
 from .uploads import pending
 
 
@@ -154,12 +153,4 @@ def dataset_retry(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_POST
 def dataset_delete(request: HttpRequest, pk: int) -> HttpResponse:
-    dataset = own_or_404(request, pk)
-    require_maintainer(request, dataset.project)
-    try:
-        dataset.delete()
-    except ProtectedError:
-        messages.error(request, f"“{dataset}” is used by runs or teachers; delete those first.")
-        return redirect("dataset_detail", pk=pk)
-    messages.success(request, f"Dataset “{dataset}” is deleted.")
-    return redirect("dataset_list")
+    return delete(request, own_or_404(request, pk))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from django.contrib import messages
 from django.db import IntegrityError, transaction
-from django.db.models import Count, Max, ProtectedError, Q
+from django.db.models import Count, Max, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
@@ -12,7 +11,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from experiments.forms.catalogue import StudentForm
 from experiments.models import Run, Student
 
-from .access import allowed, current_project, require_maintainer, require_member
+from .access import allowed, current_project, delete, require_member
 
 
 @require_GET
@@ -73,12 +72,4 @@ def create_student(request: HttpRequest, form: StudentForm) -> Student | None:
 
 @require_POST
 def student_delete(request: HttpRequest, pk: int) -> HttpResponse:
-    student = own_or_404(request, pk)
-    require_maintainer(request, student.project)
-    try:
-        student.delete()
-    except ProtectedError:
-        messages.error(request, f"“{student}” is used by runs; delete those first.")
-        return redirect("student_detail", pk=pk)
-    messages.success(request, f"Student “{student}” is deleted.")
-    return redirect("student_list")
+    return delete(request, own_or_404(request, pk))

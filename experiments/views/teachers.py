@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import messages
-from django.db.models import Count, Max, ProtectedError, Q
+from django.db.models import Count, Max, Q
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -13,7 +13,7 @@ from experiments.files import open_stored
 from experiments.forms.catalogue import TeacherUploadForm
 from experiments.models import Run, Teacher, Upload
 
-from .access import allowed, current_project, require_admin, require_maintainer
+from .access import allowed, current_project, delete, require_admin, require_maintainer
 from .uploads import pending
 
 
@@ -86,10 +86,4 @@ def teacher_delete(request: HttpRequest, pk: int) -> HttpResponse:
     if teacher.status == Teacher.Status.PREPARING:
         messages.error(request, f"“{teacher}” is still being trained; stop its run first.")
         return redirect("teacher_detail", pk=pk)
-    try:
-        teacher.delete()
-    except ProtectedError:
-        messages.error(request, f"“{teacher}” is used by runs; delete those first.")
-        return redirect("teacher_detail", pk=pk)
-    messages.success(request, f"Teacher “{teacher}” is deleted.")
-    return redirect("teacher_list")
+    return delete(request, teacher)

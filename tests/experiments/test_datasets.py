@@ -182,7 +182,9 @@ def test_the_second_of_two_who_take_a_name_at_once_is_told_so(
     client: Client, bundled: DatasetKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a_dataset("digits")
-    monkeypatch.setattr("experiments.forms.catalogue.DatasetForm.names", lambda form: Dataset.objects.none())
+    monkeypatch.setattr(
+        "experiments.forms.catalogue.DatasetForm.clean_name", lambda form: form.cleaned_data["name"]
+    )
     answer = client.post(reverse("dataset_new"), {"kind": "digits", "name": "digits"})
     assert answer.status_code == 422
     assert "is taken" in answer.content.decode()
@@ -212,7 +214,7 @@ def test_deleting_removes_the_files_and_is_refused_while_it_is_used(
     run = a_run(dataset=dataset)
     url = reverse("dataset_delete", args=[dataset.pk])
     page = keeper.post(url, follow=True).content.decode()
-    assert "is used by runs or teachers; delete those first" in page
+    assert "would lose what they were measured with" in page
     run.delete()
     with django_capture_on_commit_callbacks(execute=True):
         assert keeper.post(url)["Location"] == reverse("dataset_list")

@@ -114,7 +114,9 @@ def test_the_second_of_two_who_take_a_name_at_once_is_told_so(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a_student("tiny")
-    monkeypatch.setattr("experiments.forms.catalogue.StudentForm.names", lambda form: Student.objects.none())
+    monkeypatch.setattr(
+        "experiments.forms.catalogue.StudentForm.clean_name", lambda form: form.cleaned_data["name"]
+    )
     answer = client.post(reverse("student_new"), {"name": "tiny", "architecture": "resnet8"})
     assert answer.status_code == 422
     assert "is taken" in answer.content.decode()
@@ -123,7 +125,7 @@ def test_the_second_of_two_who_take_a_name_at_once_is_told_so(
 def test_deleting_is_refused_while_runs_use_it() -> None:
     keeper, student = browser(a_user("kay", Role.MAINTAINER)), a_student("tiny")
     run, url = a_run(student=student), reverse("student_delete", args=[student.pk])
-    assert "is used by runs; delete those first" in keeper.post(url, follow=True).content.decode()
+    assert "would lose what they were measured with" in keeper.post(url, follow=True).content.decode()
     run.delete()
     assert "Student “tiny” is deleted" in keeper.post(url, follow=True).content.decode()
 

@@ -132,7 +132,7 @@ def test_deleting_waits_for_its_training_and_for_the_runs_that_use_it(
     assert "stop its run first" in keeper.post(url, follow=True).content.decode()
     Teacher.objects.update(status="ready")
     run = a_run(teacher=teacher)
-    assert "is used by runs; delete those first" in keeper.post(url, follow=True).content.decode()
+    assert "would lose what they were measured with" in keeper.post(url, follow=True).content.decode()
     run.delete()
     with django_capture_on_commit_callbacks(execute=True):
         assert "is deleted" in keeper.post(url, follow=True).content.decode()
