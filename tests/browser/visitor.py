@@ -66,15 +66,13 @@ class Visitor:
 
     def field(self, label: str) -> Locator:
         """The field of the page with this label, whatever stands behind it (optional, a unit)."""
-        return (
-            self.page.locator("main, #content").get_by_label(re.compile(rf"^\s*{re.escape(label)}\b")).first
-        )
+        named = re.compile(rf"^\s*{re.escape(label)}\b")
+        return self.page.locator("main").get_by_label(named).first
 
     def error(self, label: str) -> Locator:
         """What is said at the field."""
-        return (
-            self.field(label).locator("xpath=ancestor::div[contains(@class, 'invalid')][1]").locator(".error")
-        )
+        place = self.field(label).locator("xpath=ancestor::div[contains(@class, 'invalid')][1]")
+        return place.locator(".error")
 
     def heading(self, words: str) -> None:
         expect(self.page.get_by_role("heading", level=1)).to_have_text(words)
