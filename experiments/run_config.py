@@ -45,7 +45,7 @@ def flatten(run: Run) -> dict[str, Any]:
     flat: dict[str, Any] = {
         "purpose": run.get_purpose_display(),
         "dataset": run.dataset.name,
-        "student": run.student.name if run.student else run.architecture_id,
+        "student": run.student.name if run.student else None,
         "architecture": run.architecture_id,
         "pretrained": bool(run.student and run.student.pretrained),
         "teacher": run.teacher.name if run.teacher else None,
