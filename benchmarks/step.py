@@ -37,7 +37,8 @@ BATCH, CLASSES, ALPHA, TEMPERATURE, RATE, DECAY = 128, 10, 0.9, 4.0, 0.05, 5e-4
 def network(key: str, layout: torch.memory_format) -> torch.nn.Module:
     torch.manual_seed(0)
     net = models.build(key, num_classes=CLASSES, in_channels=3, image_size=32)
-    return net.to(memory_format=layout)
+    placed: torch.nn.Module = net.to(memory_format=layout)  # type: ignore[call-overload]
+    return placed
 
 
 class Plain:
@@ -53,7 +54,7 @@ class Plain:
     def epoch(self, order: torch.Tensor) -> float:
         self.student.train()
         began = time.process_time()
-        for index in order.split(BATCH):
+        for index in torch.split(order, BATCH):
             x, y = self.images[index], self.labels[index]
             zs = self.student(x)
             with torch.no_grad():
@@ -65,7 +66,7 @@ class Plain:
             )
             loss = (1 - ALPHA) * F.cross_entropy(zs, y) + ALPHA * TEMPERATURE**2 * kd
             self.optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
         return time.process_time() - began
 
@@ -74,7 +75,7 @@ class Engine:
     """The engine's own loop, its events written out as to the supervisor's pipe."""
 
     def __init__(self, folder: Path, rounds: int) -> None:
-        save_student(folder / "teacher", network("resnet20", torch.contiguous_format), {}, 0)
+        save_student(folder / "teacher", network("resnet20", torch.contiguous_format), 0)
         spec = RunSpec(
             dataset=str(folder / "data"),
             student=ModelRef(architecture="resnet8"),
@@ -117,7 +118,9 @@ def measure(steps: int, rounds: int) -> tuple[list[float], list[float]]:
         folder = Path(name)
         dataset(folder / "data", steps * BATCH)
         engine = Engine(folder, rounds + 1)
-        images = engine.run.augment.normalise(engine.run.batches.images)
+        resident = engine.run.batches.images
+        assert resident is not None
+        images = engine.run.augment.normalise(resident)
         plain, last = (
             Plain(images, engine.run.batches.labels, layout)
             for layout in (torch.contiguous_format, torch.channels_last)
