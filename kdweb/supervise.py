@@ -213,8 +213,9 @@ class Supervisor:
         for rank in sorted({child.service.stop_rank for child in self.children}):
             group = [child for child in self.children if child.service.stop_rank == rank]
             for child in group:
-                if child.alive:
-                    child.signal_group(signal.SIGTERM)
+                # The leader alone: a pool process that is told too drops its run instead of handing it back.
+                if child.alive and child.process is not None:
+                    child.process.terminate()
             asked = time.monotonic()
             while not self.hurried and any(
                 child.alive and time.monotonic() - asked < child.service.grace for child in group

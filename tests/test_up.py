@@ -128,3 +128,36 @@ def test_the_doctor_names_what_is_wrong(tmp_path: Path) -> None:
     assert "Check KDWEB_DATABASE_URL" in done.stdout
     assert f"chmod 700 {tmp_path}" in done.stdout
     assert "! web" in done.stdout
+
+
+TRAIN = """
+import time
+from django.contrib.auth import get_user_model
+from experiments.models import Run
+from experiments.scenario import Scenario
+owner = get_user_model().objects.get(username="admin")
+scenario = Scenario("Long", "long", "", owner, print)
+digits = scenario.dataset("Digits", "digits")
+plan = {"purpose": "control", "architecture": "resnet8", "training": {"epochs": 5000, "batch_size": 64}}
+run = scenario.ask(name="long", dataset=digits.pk, **plan)[0]
+while Run.objects.get(pk=run.pk).step < 30:
+    time.sleep(0.2)
+"""
+LOOK = """
+from experiments.models import Run
+run = Run.objects.get()
+print(run.status, run.step, run.series.get(name="loss/total").count, run.artifacts.first().step)
+"""
+
+
+def test_ctrl_c_hands_a_training_back_with_a_checkpoint_of_its_last_step(stack: Stack) -> None:
+    stack.wait_for("Ctrl-C")
+    trained = manage(stack.home, stack.port, "shell", "-v0", "-c", TRAIN)
+    assert trained.returncode == 0, trained.stderr
+    family = stack.family()
+    stack.process.send_signal(signal.SIGINT)
+    assert stack.process.wait(timeout=30) == 0
+    assert gone(family, 1) == []
+    status, *steps = manage(stack.home, stack.port, "shell", "-v0", "-c", LOOK).stdout.split()
+    assert status == "queued"
+    assert len(set(steps)) == 1, steps

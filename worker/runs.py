@@ -51,7 +51,8 @@ def attempt(run: Run, worker: str) -> None:
         insist(lambda: conclude(run, engine, watch))
     finally:
         engine.close()
-        SPARE.refill()
+        if not draining(worker):
+            SPARE.refill()
 
 
 def keep(run: Run, worker: str) -> bool:
