@@ -80,22 +80,23 @@ def _conv_bn_relu(c_in: int, c_out: int, kernel: int, stride: int) -> nn.Sequent
     return nn.Sequential(conv, nn.BatchNorm2d(c_out), nn.ReLU())
 
 
+ARCHITECTURE = Architecture(
+    key=KEY,
+    title="MobileNetV2 ×0.5",
+    family="MobileNetV2 (small images)",
+    source="kdweb",
+    min_image_size=8,
+    summary="Inverted residuals with depthwise convolutions at half width.",
+    paper="arXiv 1801.04381",
+)
+
+
 def find(key: str) -> Architecture | None:
-    if key != KEY:
-        return None
-    return Architecture(
-        key=KEY,
-        title="MobileNetV2 ×0.5",
-        family="MobileNetV2 (small images)",
-        source="kdweb",
-        min_image_size=8,
-        summary="Inverted residuals with depthwise convolutions at half width.",
-        paper="arXiv 1801.04381",
-    )
+    return ARCHITECTURE if key == KEY else None
 
 
 def architectures() -> Iterable[Architecture]:
-    return [found for key in (KEY,) if (found := find(key))]
+    return [ARCHITECTURE]
 
 
 def build(key: str, *, num_classes: int, in_channels: int, image_size: int, pretrained: bool) -> nn.Module:

@@ -70,22 +70,23 @@ def _stage(c_in: int, c_out: int, units: int) -> nn.Sequential:
     )
 
 
+ARCHITECTURE = Architecture(
+    key=KEY,
+    title="ShuffleNetV1",
+    family="ShuffleNet (small images)",
+    source="kdweb",
+    min_image_size=8,
+    summary="Grouped 1×1 convolutions (3 groups) with channel shuffle.",
+    paper="arXiv 1707.01083",
+)
+
+
 def find(key: str) -> Architecture | None:
-    if key != KEY:
-        return None
-    return Architecture(
-        key=KEY,
-        title="ShuffleNetV1",
-        family="ShuffleNet (small images)",
-        source="kdweb",
-        min_image_size=8,
-        summary="Grouped 1×1 convolutions (3 groups) with channel shuffle.",
-        paper="arXiv 1707.01083",
-    )
+    return ARCHITECTURE if key == KEY else None
 
 
 def architectures() -> Iterable[Architecture]:
-    return [found for key in (KEY,) if (found := find(key))]
+    return [ARCHITECTURE]
 
 
 def build(key: str, *, num_classes: int, in_channels: int, image_size: int, pretrained: bool) -> nn.Module:

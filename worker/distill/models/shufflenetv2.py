@@ -92,22 +92,23 @@ def _stage(c_in: int, c_out: int, units: int) -> nn.Sequential:
     return nn.Sequential(DownUnit(c_in, c_out), *(Unit(c_out) for _ in range(units)))
 
 
+ARCHITECTURE = Architecture(
+    key=KEY,
+    title="ShuffleNetV2",
+    family="ShuffleNet (small images)",
+    source="kdweb",
+    min_image_size=8,
+    summary="Channel split and shuffle instead of grouped convolutions, width 1.",
+    paper="arXiv 1807.11164",
+)
+
+
 def find(key: str) -> Architecture | None:
-    if key != KEY:
-        return None
-    return Architecture(
-        key=KEY,
-        title="ShuffleNetV2",
-        family="ShuffleNet (small images)",
-        source="kdweb",
-        min_image_size=8,
-        summary="Channel split and shuffle instead of grouped convolutions, width 1.",
-        paper="arXiv 1807.11164",
-    )
+    return ARCHITECTURE if key == KEY else None
 
 
 def architectures() -> Iterable[Architecture]:
-    return [found for key in (KEY,) if (found := find(key))]
+    return [ARCHITECTURE]
 
 
 def build(key: str, *, num_classes: int, in_channels: int, image_size: int, pretrained: bool) -> nn.Module:
