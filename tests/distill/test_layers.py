@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worker.distill import models
-from worker.distill.layers import Layer, Tap, propose_pair, stages, trace
+from worker.distill.layers import Tap, trace
+from worker.distill.pairing import Layer, propose_pair, stages
 from worker.distill.spec import SpecError
 
 

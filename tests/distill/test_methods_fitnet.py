@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from worker.distill import methods
-from worker.distill.bridge import Bridge
+from worker.distill.bridge import Bridge, to_map
 from worker.distill.methods.fitnet import Method, loss
 from worker.distill.spec import SpecError
 
@@ -80,7 +80,7 @@ def test_tokens_lie_on_the_grid_row_by_row_and_the_class_token_is_dropped():
     grid = torch.arange(12.0).reshape(1, 3, 2, 2)  # (B, C, H, W)
     tokens = torch.cat([torch.full((1, 1, 3), 99.0), grid.flatten(2).transpose(1, 2)], dim=1)  # (B, 1 + 4, C)
     bridge = Bridge((3, 2, 2), (5, 3), image=(16, 16))
-    torch.testing.assert_close(bridge.teacher.to_map(tokens), grid)
+    torch.testing.assert_close(to_map(bridge.teacher, tokens), grid)
 
 
 class Net(nn.Module):

@@ -398,14 +398,14 @@ def test_the_pair_of_layers_is_shown_once_both_networks_are_known(
     ("small", "large"), [("resnet8", "resnet20"), ("vgg8", "wrn-16-2"), ("resnet8", "vgg8")]
 )
 def test_the_pair_that_is_shown_is_the_pair_the_engine_takes(user: User, small: str, large: str) -> None:
-    from worker.distill import layers, models
+    from worker.distill import layers, models, pairing
 
-    def profiled(key: str) -> tuple[list[layers.Layer], ArchitectureProfile]:
+    def profiled(key: str) -> tuple[list[pairing.Layer], ArchitectureProfile]:
         model = models.build(key, num_classes=10, in_channels=1, image_size=32)
         traced = layers.trace(model, 1, 32)
-        stages = [{"path": layer.path, "shape": list(layer.shape)} for layer in layers.stages(traced)]
+        stages = [{"path": layer.path, "shape": list(layer.shape)} for layer in pairing.stages(traced)]
         return traced, ArchitectureProfile(stages=stages)
 
     (ours, left), (theirs, right) = profiled(small), profiled(large)
-    student, teacher = layers.propose_pair(ours, theirs)
+    student, teacher = pairing.propose_pair(ours, theirs)
     assert plan_facts._paired(left, right, "", "") == (student.path, teacher.path)

@@ -1,12 +1,10 @@
-"""The layers of any network by module path: what there is, which to compare, their outputs in a forward."""
+"""The layers of any network by module path: what there is, and their outputs in a forward."""
 
 from __future__ import annotations
 
 import difflib
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,21 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from worker.distill.bridge import layout
+from worker.distill.pairing import Layer
 from worker.distill.spec import SpecError
 
 Size = int | tuple[int, int]  # of an image: the side of a square, or (H, W)
-MAX_CLASS_TOKENS = 2  # class and distillation token, before tokens that form a grid
-GROUPS = 4  # stages of a network without a pyramid of resolutions, such as a ViT
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A module whose output is one tensor; `shape` without the batch. A module called twice counts last."""
-
-    path: str
-    kind: str
-    shape: tuple[int, ...]
 
 
 # ---- tracing -------------------------------------------------------------------------------------
@@ -87,142 +74,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-# ---- choosing ------------------------------------------------------------------------------------
-
-
-def stages(layers: Sequence[Layer]) -> list[Layer]:
-    """The natural points to compare, in order: where a resolution ends, or every quarter of equal blocks.
-
-    A convolutional or Swin-like network: for each resolution above one pixel the last block's output (the
-    last layer's, if there are no blocks). A network of one resolution (ViT, mixer): the last block of each
-    of up to four equal groups. The classifier is never one.
-    """
-    if len(layers) <= 1:
-        return list(layers)
-    pyramid = _pyramid(layers)
-    if len(pyramid) >= 2:
-        return pyramid
-    blocks = _repeated(layers)
-    if len(blocks) >= 2:
-        count = min(GROUPS, len(blocks))
-        return [blocks[(i + 1) * len(blocks) // count - 1] for i in range(count)]
-    return pyramid or blocks
-
-
-def propose_pair(student: Sequence[Layer], teacher: Sequence[Layer]) -> tuple[Layer, Layer]:
-    """(student layer, teacher layer): the student's middle stage, and the teacher's of that resolution.
-
-    Where no teacher stage has that resolution, the one at the same relative depth. A side of one layer is
-    taken as chosen, and the other side is matched to it. SpecError when a side has nothing to compare.
-    """
-    ours, hints = stages(student), stages(teacher)
-    for name, found in (("student_layer", ours), ("teacher_layer", hints)):
-        if not found:
-            raise SpecError(
-                name, "", "no hidden layer with a spatial extent was found.", "Name a layer by its path."
-            )
-    if len(ours) == 1:
-        return ours[0], _match(ours[0], 0.5, _pixels(student), hints, _pixels(teacher))
-    if len(hints) == 1:
-        return _match(hints[0], 0.5, _pixels(teacher), ours, _pixels(student)), hints[0]
-    middle = len(ours) // 2
-    depth = middle / (len(ours) - 1)
-    return ours[middle], _match(ours[middle], depth, _pixels(student), hints, _pixels(teacher))
-
-
-def _match(
-    layer: Layer, depth: float, pixels: dict[str, int], others: list[Layer], theirs: dict[str, int]
-) -> Layer:
-    same = [
-        other
-        for other in others
-        if pixels.get(layer.path, 0) and pixels[layer.path] == theirs.get(other.path)
-    ]
-    return same[-1] if same else others[round(depth * (len(others) - 1))]
-
-
-def _pixels(layers: Sequence[Layer]) -> dict[str, int]:
-    """H·W of every map by path: channels first (C, H, W) or last (H, W, C), or tokens that form a grid."""
-    shaped = [layer for layer in layers if len(layer.shape) == 3]
-    # The first map comes from a convolution, channels first: it shows the image's proportions.
-    image = (shaped[0].shape[1], shaped[0].shape[2]) if len(shaped) > 1 else (1, 1)
-    pixels = {}
-    for layer in layers:
-        try:
-            found = layout(layer.shape, image)
-        except ValueError:  # tokens that form no grid, or no shape of a feature at all
-            continue
-        # Within a pixel of the image's proportions; an attention's (heads, tokens, width) is no map.
-        alike = abs(found.height * image[1] - found.width * image[0]) < max(image)
-        if found.kind != "vector" and found.prefix <= MAX_CLASS_TOKENS and alike:
-            pixels[layer.path] = found.height * found.width
-    return pixels
-
-
-def _pyramid(layers: Sequence[Layer]) -> list[Layer]:
-    pixels = _pixels(layers)
-    maps = [layer for layer in layers if pixels.get(layer.path, 1) > 1]
-    parents = _parents(layers)
-    blocks = [layer for layer in maps if layer.path in parents]
-    if len({pixels[layer.path] for layer in blocks}) < 2:
-        blocks = maps  # a plain chain of layers, such as torchvision's VGG
-    by_size: dict[int, list[Layer]] = defaultdict(list)
-    for layer in blocks:
-        by_size[pixels[layer.path]].append(layer)
-    # A pyramid only narrows: what is larger again is an attention's map or a stretched pooling.
-    sizes = [size for i, size in enumerate(by_size) if size == min(list(by_size)[: i + 1])]
-    inside = _resolutions_inside(maps, pixels)
-    return [_last(by_size[size], pixels, inside) for size in sizes]
-
-
-def _last(candidates: list[Layer], pixels: dict[str, int], inside: dict[str, set[int]]) -> Layer:
-    """The last output that is not half-way through a block which goes on to the next resolution."""
-
-    def halfway(layer: Layer) -> bool:
-        # A module that spans more than two resolutions is the trunk itself, not a block of it.
-        return any(
-            pixels[path] != pixels[layer.path] and len(inside[path]) == 2
-            for path in _ancestors(layer.path)
-            if path in inside
-        )
-
-    whole = [layer for layer in candidates if not halfway(layer)]
-    if whole:
-        return whole[-1]
-    shallowest = min(layer.path.count(".") for layer in candidates)
-    return [layer for layer in candidates if layer.path.count(".") == shallowest][-1]
-
-
-def _resolutions_inside(maps: Sequence[Layer], pixels: dict[str, int]) -> dict[str, set[int]]:
-    """For each map module, even of one pixel, the resolution of its output and of every map within it."""
-    inside = {path: {size} for path, size in pixels.items()}
-    for layer in maps:
-        for path in _ancestors(layer.path):
-            if path in inside:
-                inside[path].add(pixels[layer.path])
-    return inside
-
-
-def _repeated(layers: Sequence[Layer]) -> list[Layer]:
-    """The longest run of sibling blocks of one kind and shape: a transformer's blocks."""
-    families: dict[tuple[str, str, tuple[int, ...]], list[Layer]] = defaultdict(list)
-    parents = _parents(layers)
-    for layer in layers:
-        if len(layer.shape) in (2, 3) and layer.path in parents:
-            families[layer.path.rpartition(".")[0], layer.kind, layer.shape].append(layer)
-    return max(families.values(), key=len, default=[])
-
-
-def _parents(layers: Sequence[Layer]) -> set[str]:
-    """The paths that have layers within: blocks, not leaves."""
-    return {path for layer in layers for path in _ancestors(layer.path)}
-
-
-def _ancestors(path: str) -> list[str]:
-    parts = path.split(".")
-    return [".".join(parts[:i]) for i in range(1, len(parts))]
 
 
 # ---- tapping -------------------------------------------------------------------------------------

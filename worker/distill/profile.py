@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from worker.distill import compression, models
-from worker.distill.layers import stages, trace
+from worker.distill.layers import trace
+from worker.distill.pairing import stages
 from worker.distill.spec import ProfileSpec
 
 

@@ -16,11 +16,12 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from worker.distill.layers import Layer, trace
-from worker.distill.spec import SpecError, Strict
+from worker.distill.layers import trace
+from worker.distill.pairing import Layer
+from worker.distill.spec import Preset, SpecError, Strict
 
 Side = Literal["student", "teacher"]
-Need = Literal["logits", "features"]
+Need = Literal["logits", "features", "labels", "index", "views"]
 TaskForm = Literal["single-label", "multi-label"]
 
 
@@ -32,6 +33,9 @@ class Pair:
     teacher: nn.Module
     image: tuple[int, int, int]  # (C, H, W)
     num_classes: int
+    labels: Tensor | None = None  # of the training split: (N,), or (N, C) of zeros and ones for multi-label
+    task: TaskForm = "single-label"
+    seed: int = 0
 
     @cached_property
     def student_layers(self) -> list[Layer]:
@@ -53,19 +57,38 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Logits:
+    """Both networks' answers to one view of the batch. Shapes (B, C); teachers may have other classes."""
+
+    student: Tensor
+    teacher: Tensor
+
+
+@dataclass(frozen=True)
 class Step:
     """What a method sees of one optimiser step. The teacher's tensors carry no gradient."""
 
-    labels: Tensor  # (B,)
+    labels: Tensor  # (B,), the class of the larger part under mixup; multi-label (B, C) of zeros and ones
     index: Tensor  # (B,) positions in the training split
     student_logits: Tensor  # (B, C)
     teacher_logits: Tensor  # (B, C)
     student_features: Mapping[str, Tensor] = field(default_factory=dict)  # by module path
     teacher_features: Mapping[str, Tensor] = field(default_factory=dict)
+    student_vectors: Mapping[str, Tensor] = field(default_factory=dict)  # pooled: (B, C) by module path
+    teacher_vectors: Mapping[str, Tensor] = field(default_factory=dict)
+    strong: Logits | None = None  # of a strongly augmented view, where a method needs "views"
+    task: TaskForm = "single-label"
+    number: int = 0  # of the step in its phase, from 0
+    epoch: float = 0.0  # how far the phase is, in epochs
+    epochs: int = 1  # of the phase
 
 
 class Method(nn.Module):
-    """The contract. Modules and parameters set as attributes are the method's own trainable parts."""
+    """The contract. Modules and parameters set as attributes are the method's own trainable parts.
+
+    They are optimised with the student, saved for resume, and never exported. Randomness: draw in `setup`
+    as you like (it is seeded); in `forward` only as a function of `step.number` and the pair's seed.
+    """
 
     title: ClassVar[str]
     paper: ClassVar[str]
@@ -74,6 +97,8 @@ class Method(nn.Module):
     summary: ClassVar[str]  # what it does, when to use it
     needs: ClassVar[tuple[Need, ...]] = ("logits",)
     task_forms: ClassVar[tuple[TaskForm, ...]] = ("single-label",)
+    presets: ClassVar[tuple[Preset, ...]] = ()
+    prelude_only: ClassVar[bool] = False  # the method is over when its first stage is: it initialises
 
     class Params(Strict):
         """No parameters."""
@@ -83,12 +108,31 @@ class Method(nn.Module):
         self.params = params
         self.student_paths: tuple[str, ...] = ()  # the layers whose outputs `forward` wants in Step
         self.teacher_paths: tuple[str, ...] = ()
+        self.student_vectors: tuple[str, ...] = ()  # the layers whose pooled outputs it wants
+        self.teacher_vectors: tuple[str, ...] = ()
 
     def setup(self, pair: Pair) -> None:
         """Pick layers, build own parts. SpecError's field is the parameter's name."""
 
     def forward(self, step: Step) -> Tensor:
         raise NotImplementedError
+
+    @property
+    def prelude_epochs(self) -> int:
+        """Epochs of a first stage, before the main part of the run; 0: there is none."""
+        return 0
+
+    def prelude(self, step: Step) -> Tensor:
+        """The loss of the first stage."""
+        raise NotImplementedError
+
+    def dials(self, step: Step) -> dict[str, Tensor | float]:
+        """What moves during training and is drawn over time, such as {"temperature": T}."""
+        return {}
+
+    def graft(self, student: nn.Module) -> nn.Module:
+        """The network to train and to export instead; most methods leave the student as it is."""
+        return student
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from worker.distill import methods
 from worker.distill.bridge import Bridge
-from worker.distill.layers import propose_pair
-from worker.distill.spec import SpecError, Strict
+from worker.distill.methods._features import OnePair, one_pair, wide
+from worker.distill.spec import SpecError
 
 
 def loss(student_feature: Tensor, teacher_feature: Tensor) -> Tensor:
@@ -20,11 +18,7 @@ def loss(student_feature: Tensor, teacher_feature: Tensor) -> Tensor:
     """
     if student_feature.shape != teacher_feature.shape:
         raise ValueError(f"shapes differ: {tuple(student_feature.shape)}, {tuple(teacher_feature.shape)}")
-    return F.mse_loss(_wide(student_feature), _wide(teacher_feature))
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
+    return F.mse_loss(wide(student_feature), wide(teacher_feature))
 
 
 class Method(methods.Method):
@@ -39,32 +33,13 @@ class Method(methods.Method):
     needs = ("features",)
     task_forms = ("single-label", "multi-label")
 
-    class Params(Strict):
-        student_layer: str = Field(
-            "",
-            max_length=300,
-            title="Student layer",
-            description="Module path, e.g. layer3. Empty: the layer that matches the teacher's by stage.",
-            json_schema_extra={"layer_of": "student"},
-        )
-        teacher_layer: str = Field(
-            "",
-            max_length=300,
-            title="Teacher layer",
-            description="Module path of the hint. Empty: chosen by stage and resolution.",
-            json_schema_extra={"layer_of": "teacher"},
-        )
+    class Params(OnePair):
+        """The hint and the guided layer."""
 
     params: Params
 
     def setup(self, pair: methods.Pair) -> None:
-        chosen = self.params
-        ours = [pair.layer("student", chosen.student_layer)] if chosen.student_layer else pair.student_layers
-        hints = [pair.layer("teacher", chosen.teacher_layer)] if chosen.teacher_layer else pair.teacher_layers
-        if len(ours) == len(hints) == 1:
-            student, teacher = ours[0], hints[0]
-        else:
-            student, teacher = propose_pair(ours, hints)
+        student, teacher = one_pair(pair, self.params)
         try:
             self.bridge = Bridge(student.shape, teacher.shape, image=pair.image[1:])
         except ValueError as error:

@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from worker.distill import methods
+from worker.distill.methods._features import wide
 from worker.distill.spec import Strict
 
 
@@ -17,17 +18,13 @@ def loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) 
     Computed in fp32 at least. A logit of −inf takes its class out of that distribution; classes the
     student cannot give any mass are left out of the teacher's as well, or the divergence were infinite.
     """
-    z_s, z_t = _wide(student_logits), _wide(teacher_logits)
+    z_s, z_t = wide(student_logits), wide(teacher_logits)
     z_t = z_t.masked_fill(z_s == -torch.inf, -torch.inf)
     log_s = torch.log_softmax(z_s / temperature, dim=1)
     log_t = torch.log_softmax(z_t / temperature, dim=1)
     # 0 · log 0 = 0, in the gradient too: the infinite difference is replaced before it is multiplied
     log_ratio = (log_t - log_s).masked_fill(log_t == -torch.inf, 0)
     return (log_t.exp() * log_ratio).sum(1).mean() * temperature**2
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
 
 
 class Method(methods.Method):

@@ -1,0 +1,103 @@
+"""What feature methods share: which layers, and numbers wide enough to reckon with."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from worker.distill.methods import Pair
+from worker.distill.pairing import Layer, propose_pair, propose_pairs, stages
+from worker.distill.spec import SpecError, Strict
+
+
+def wide(x: Tensor) -> Tensor:
+    """fp32 at least: half precision is for networks, not for losses."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+class OnePair(Strict):
+    """Parameters of a method that compares one layer with one layer."""
+
+    student_layer: str = Field(
+        "",
+        max_length=300,
+        title="Student layer",
+        description="Module path, e.g. layer3. Empty: the layer that matches the teacher's.",
+        json_schema_extra={"layer_of": "student"},
+    )
+    teacher_layer: str = Field(
+        "",
+        max_length=300,
+        title="Teacher layer",
+        description="Module path. Empty: chosen by stage and resolution.",
+        json_schema_extra={"layer_of": "teacher"},
+    )
+
+
+class SeveralPairs(Strict):
+    """Parameters of a method that compares several layers, first with first, second with second."""
+
+    student_layers: list[str] = Field(
+        default_factory=list,
+        max_length=16,
+        title="Student layers",
+        description="Module paths, e.g. layer1, layer2. Empty: one for each stage.",
+        json_schema_extra={"layer_of": "student"},
+    )
+    teacher_layers: list[str] = Field(
+        default_factory=list,
+        max_length=16,
+        title="Teacher layers",
+        description="As many, in the same order. Empty: matched by stage and resolution.",
+        json_schema_extra={"layer_of": "teacher"},
+    )
+
+
+def one_pair(pair: Pair, params: OnePair) -> tuple[Layer, Layer]:
+    """The layers named, or the student's middle stage and what matches it."""
+    ours = [pair.layer("student", params.student_layer)] if params.student_layer else pair.student_layers
+    hints = [pair.layer("teacher", params.teacher_layer)] if params.teacher_layer else pair.teacher_layers
+    return (ours[0], hints[0]) if len(ours) == len(hints) == 1 else propose_pair(ours, hints)
+
+
+def last_pair(pair: Pair, params: OnePair) -> tuple[Layer, Layer]:
+    """The layers named, or both networks' last stages: the features before pooling."""
+    ours = [pair.layer("student", params.student_layer)] if params.student_layer else None
+    hints = [pair.layer("teacher", params.teacher_layer)] if params.teacher_layer else None
+    return (ours or _last(pair.student_layers, "student"))[-1], (
+        hints or _last(pair.teacher_layers, "teacher")
+    )[-1]
+
+
+def _last(layers: list[Layer], side: str) -> list[Layer]:
+    found = stages(layers)
+    if not found:
+        raise SpecError(f"{side}_layer", "", "no hidden layer was found.", "Name a layer by its path.")
+    return found
+
+
+def several_pairs(pair: Pair, params: SeveralPairs, least: int = 1) -> list[tuple[Layer, Layer]]:
+    """The layers named, or a pair for every stage. SpecError for fewer than `least`, or unequal numbers."""
+    ours, hints = params.student_layers, params.teacher_layers
+    if not ours and not hints:
+        found = propose_pairs(pair.student_layers, pair.teacher_layers)
+    elif len(ours) != len(hints):
+        fix = "Name as many layers of the teacher as of the student, or none on both sides."
+        problem = f"{len(ours)} layers of the student are named and {len(hints)} of the teacher."
+        raise SpecError("student_layers", ours, problem, fix)
+    else:
+        found = [
+            (_named(pair, "student", a), _named(pair, "teacher", b)) for a, b in zip(ours, hints, strict=True)
+        ]
+    if len(found) < least:
+        fix = "Name layers by their paths."
+        raise SpecError("student_layers", [a.path for a, _ in found], f"it needs {least} pairs.", fix)
+    return found
+
+
+def _named(pair: Pair, side: str, path: str) -> Layer:
+    try:
+        return pair.layer("student" if side == "student" else "teacher", path)
+    except SpecError as error:
+        raise SpecError(f"{side}_layers", path, error.problem, error.fix) from error
