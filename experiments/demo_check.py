@@ -63,8 +63,8 @@ def problems_with(visitor: Visitor, run: Run) -> Iterator[str]:
     charts = json.loads(visitor.get(f"/api/runs/{run.pk}/charts"))
     if not charts.get("charts"):
         yield f"{run.name}: no charts"
-    data = json.loads(visitor.get(f"/api/runs/{run.pk}/series?names=loss/total,val/top1"))
-    for series in ("loss/total", "val/top1"):
+    data = json.loads(visitor.get(f"/api/runs/{run.pk}/series?names=loss/total,{run.score_series}"))
+    for series in ("loss/total", run.score_series):
         if not data["series"].get(series, {}).get("s"):
             yield f"{run.name}: no points of {series}"
     lines = visitor.get(f"/api/runs/{run.pk}/series.csv").splitlines()

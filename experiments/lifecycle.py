@@ -15,7 +15,7 @@ from django.db.models import Case, F, Max, Q, Value, When
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from . import queue, stream
+from . import measurements, queue, stream
 from .models import Artifact, Attempt, Run, RunEvent, Teacher
 from .models.catalogue import Readiness
 
@@ -190,7 +190,7 @@ def succeed(run_id: int, fence: int, result: dict[str, Any]) -> bool:
     student = result["student"]
     values = {
         "results": result,
-        "accuracy": student.get("top1"),
+        "accuracy": measurements.score(student),
         "parameters": student.get("parameters"),
         "bytes": student.get("bytes"),
         "flops": student.get("flops"),

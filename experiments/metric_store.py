@@ -227,7 +227,7 @@ def _save(series: Iterable[Series], chunks: list[MetricChunk]) -> None:
 def better(name: str) -> str | None:
     """Which way is up: `max` for accuracies, `min` for losses, None for what is neither (lr, throughput)."""
     group, _, kind = name.rpartition("/")
-    if kind.startswith("top"):
+    if kind.startswith("top") or kind in ("map", "f1"):
         return "max"
     return "min" if group == "loss" or kind == "loss" else None
 

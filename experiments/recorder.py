@@ -20,7 +20,7 @@ from django.db.models import Max
 
 from worker.distill.events import Checkpoint, Event, Log, Metrics, Phase, Progress
 
-from . import lifecycle, metric_store, runspec, stream
+from . import lifecycle, measurements, metric_store, runspec, stream
 from .metric_store import Fenced, Points
 from .models import Artifact, LogLine, Run, Series
 
@@ -144,8 +144,8 @@ class Recorder:
         changed = metric_store.append(self.run_id, self.fence, new)
         metrics = self.metrics | {name: metric_store.summary(series) for name, series in changed.items()}
         values = self.values | {"metrics": metrics, "live_cursor": self.cursor}
-        if "val/top1" in changed:
-            values["accuracy"] = changed["val/top1"].best
+        if any(name in changed for name in measurements.SCORE_SERIES):
+            values["accuracy"] = measurements.best_validation(metrics)
         if not lifecycle.write(self.run_id, self.fence, **values):
             raise Fenced(f"attempt {self.fence} of run {self.run_id} may not write any more")
         if new and not self.started:
@@ -204,6 +204,5 @@ def go_back(run: Run) -> None:
     for series in Series.objects.filter(run=run, last_step__gt=step):
         metric_store.trim(series, step, run.fence)
     metrics = {series.name: metric_store.summary(series) for series in run.series.all()}
-    lifecycle.write(
-        run.pk, run.fence, step=step, metrics=metrics, accuracy=(metrics.get("val/top1") or {}).get("best")
-    )
+    best = measurements.best_validation(metrics)
+    lifecycle.write(run.pk, run.fence, step=step, metrics=metrics, accuracy=best)

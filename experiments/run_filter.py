@@ -236,7 +236,13 @@ def _progress() -> Any:
 
 
 def _teacher() -> Any:
-    return Coalesce(_json_number("results", "teacher", "top1"), _json_number("teacher__metrics", "top1"))
+    """As `Run.teacher_accuracy` has it: its score, or top-1 where an earlier version measured it."""
+    here, before = (
+        Coalesce(*(_json_number(*place, key) for key in ("score", "top1")))
+        for place in (("results", "teacher"), ("teacher__metrics",))
+    )
+    same_data = When(teacher__dataset=F("dataset"), then=before)
+    return Coalesce(here, Case(same_data, default=None, output_field=FloatField()))
 
 
 def _ratio() -> Any:

@@ -5,8 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from experiments import measurements
 from experiments.models import Run
-from experiments.templatetags.kd import NOTHING, count, filesize, flops, milliseconds, pct, points, ratio
+from experiments.templatetags.kd import (
+    NOTHING,
+    count,
+    filesize,
+    flops,
+    milliseconds,
+    pct,
+    points,
+    ratio,
+    sig,
+)
+
+VERBS = {"latency": "faster", "throughput": "higher", "flops": "less work"}
 
 
 @dataclass(frozen=True)
@@ -37,16 +50,61 @@ def size(run: Run) -> list[Tile]:
         ("bytes", "Size", "bytes", filesize),
         ("flops", "FLOPs", "flops", flops),
         ("latency", "Latency", "latency_p50_ms", milliseconds),
+        ("peak_memory", "Peak memory", "peak_memory", filesize),
+        ("throughput", "Throughput", "throughput", per_second),
     ):
         mine = show(student.get(key))
+        if student and key not in student:
+            continue  # measured by an earlier version
         if run.purpose != Run.Purpose.DISTIL:
             tiles.append(Tile(label, mine, "" if student else _not_yet(run)))
         elif name in ratios:
-            verb = "faster" if name == "latency" else "smaller" if name != "flops" else "less work"
-            tiles.append(Tile(f"{label}, {verb}", ratio(ratios[name]), f"{show(teacher.get(key))} → {mine}"))
+            tiles.append(
+                Tile(
+                    f"{label}, {VERBS.get(name, 'smaller')}",
+                    ratio(ratios[name]),
+                    f"{show(teacher.get(key))} → {mine}",
+                )
+            )
         else:
             tiles.append(Tile(label, NOTHING, _not_yet(run)))
-    return tiles
+    return [*tiles, *_smaller_files(student)]
+
+
+def _smaller_files(student: dict[str, Any]) -> list[Tile]:
+    """What half and quarter precision would save. Accuracy was measured in fp32 alone, and that is said."""
+    files = [(name, student.get(f"bytes_{name}")) for name in ("fp16", "int8")]
+    foot = "size of the file; its accuracy is not measured"
+    return [Tile(f"Size as {name}", filesize(size), foot) for name, size in files if size]
+
+
+def fidelity(run: Run) -> list[Tile]:
+    """What top-1 does not say: likeness to the teacher, calibration, F1. Only what was measured."""
+    student: dict[str, Any] = run.results.get("student") or {}
+    teacher: dict[str, Any] = run.results.get("teacher") or {}
+    unit = "labels decided alike" if measurements.is_multi_label(student) else "same top-1"
+    tiles = [
+        ("agreement", "Agreement with teacher", pct, f"{unit} as the teacher"),
+        ("kl", "KL to teacher", sig, "teacher ‖ student, T = 1"),
+        ("ece", "Calibration error", pct, _beside(teacher, "ece") or "ECE, 15 bins"),
+        ("top5", "Top-5", pct, _beside(teacher, "top5")),
+        ("f1_micro", "F1, micro", pct, _beside(teacher, "f1_micro")),
+        ("f1_macro", "F1, macro", pct, _beside(teacher, "f1_macro")),
+        ("exact_match", "Exact match", pct, "samples with all labels right"),
+    ]
+    return [
+        Tile(label, show(student[key]), foot)
+        for key, label, show, foot in tiles
+        if student.get(key) is not None
+    ]
+
+
+def _beside(teacher: dict[str, Any], key: str) -> str:
+    return f"teacher {pct(teacher[key])}" if teacher.get(key) is not None else ""
+
+
+def per_second(value: object) -> str:
+    return NOTHING if value is None else f"{count(value)}/s"
 
 
 def _not_yet(run: Run) -> str:
@@ -55,23 +113,27 @@ def _not_yet(run: Run) -> str:
     return "not measured" if run.status == Run.Status.SUCCEEDED else "the run did not finish"
 
 
+def _accuracy(run: Run) -> str:
+    return "mAP" if run.metric == "mAP" else "accuracy"
+
+
 def _student(run: Run) -> Tile:
     label = "Teacher" if run.purpose == Run.Purpose.TEACHER else "Student"
     if run.accuracy is None:
         why = _not_yet(run) if run.ended else "after the first epoch"
-        return Tile(f"{label} accuracy", NOTHING, why, "student")
+        return Tile(f"{label} {_accuracy(run)}", NOTHING, why, "student")
     if not run.measured:
         return Tile(
-            f"{label} accuracy",
+            f"{label} {_accuracy(run)}",
             pct(run.accuracy),
             f"best validation {'before it ended' if run.ended else 'so far'}",
             "student",
         )
     split = (run.results.get("student") or {}).get("split", "test")
     return Tile(
-        f"{label} accuracy",
+        f"{label} {_accuracy(run)}",
         pct(run.accuracy),
-        f"top-1 on the {'validation' if split == 'val' else split} split",
+        f"{run.metric} on the {'validation' if split == 'val' else split} split",
         "student",
     )
 
@@ -79,15 +141,16 @@ def _student(run: Run) -> Tile:
 def _teacher(run: Run) -> Tile:
     name = run.teacher.name if run.teacher else "no teacher"
     if run.teacher_accuracy is None:
-        return Tile("Teacher accuracy", NOTHING, f"{name}, not measured yet", "teacher")
-    return Tile("Teacher accuracy", pct(run.teacher_accuracy), name, "teacher")
+        why = "of other classes" if run.results.get("teacher") else "not measured yet"
+        return Tile(f"Teacher {_accuracy(run)}", NOTHING, f"{name}, {why}", "teacher")
+    return Tile(f"Teacher {_accuracy(run)}", pct(run.teacher_accuracy), name, "teacher")
 
 
 def _control(run: Run) -> Tile:
     why = no_control(run)
     if why or run.control is None:
-        return Tile("Control accuracy", NOTHING, why, "control")
-    return Tile("Control accuracy", pct(run.control.accuracy), "the same student alone", "control")
+        return Tile(f"Control {_accuracy(run)}", NOTHING, why, "control")
+    return Tile(f"Control {_accuracy(run)}", pct(run.control.accuracy), "the same student alone", "control")
 
 
 def no_control(run: Run) -> str:

@@ -112,6 +112,12 @@ def layout(
     }
 
 
+def class_names(run: Run, count: int) -> list[str]:
+    """The dataset's names of `count` classes; their numbers where it has others by now."""
+    names = [str(name) for name in run.dataset.classes]
+    return names if len(names) == count else [str(place) for place in range(count)]
+
+
 def percent_axis(*include: float) -> Figure:
     """Accuracies: fractions shown as %, never beyond 0 and 100, with room for the reference lines."""
     return {

@@ -1,4 +1,4 @@
-"""Top-1 accuracy, with the teacher and the control as the two lines to look at."""
+"""Top-1 accuracy (mAP on multi-label data), with the teacher and the control as the two lines to look at."""
 
 from ._parts import Figure, View, curve, layout, percent_axis, reference_lines
 
@@ -6,30 +6,36 @@ KEY = "accuracy"
 TITLE = "Accuracy"
 ORDER = 20
 SCOPES = ("run", "compare")
-SERIES = ("val/top1", "train/top1")
+SERIES = ("val/top1", "train/top1", "val/map", "val/f1", "train/f1")
+SCORES = {"val/top1": "top-1 accuracy", "val/map": "mAP"}  # what runs are ranked by
+STYLES = {
+    "val/top1": ("validation", "series-1", 2.0, True),
+    "train/top1": ("training", "series-2", 1.2, False),
+    "val/map": ("validation mAP", "series-1", 2.0, True),
+    "val/f1": ("validation F1, macro", "series-3", 1.2, False),
+    "train/f1": ("training F1", "series-2", 1.2, False),
+}
 
 
 def figure(view: View) -> Figure | str:
     if view.scope == "compare":
-        traces = view.overlaid("val/top1")
+        traces = [trace for name in SCORES for trace in view.overlaid(name)]
     else:
-        styles = {
-            "val/top1": ("validation", "series-1", 2.0, True),
-            "train/top1": ("training", "series-2", 1.2, False),
-        }
         traces = []
         for name in view.subjects[0].matching(*SERIES):
-            text, color, width, front = styles[name]
+            text, color, width, front = STYLES[name]
             traces.append(curve(view.run, name, label=text, color=color, width=width, front=front))
-        traces += view.of_control("val/top1") if traces else []
+        traces += [trace for name in SCORES for trace in view.of_control(name)] if traces else []
     if not traces:
         return "Accuracy appears after the first epoch."
     lines = references(view)
     shapes, notes = reference_lines(lines)
     axis = percent_axis(*(value for _, value in lines.values()))
+    drawn = {trace["meta"]["series"] for trace in traces}
+    title = " or ".join(words for name, words in SCORES.items() if name in drawn)
     return {
         "data": traces,
-        "layout": layout("top-1 accuracy", **axis) | {"shapes": shapes, "annotations": notes},
+        "layout": layout(title or "accuracy", **axis) | {"shapes": shapes, "annotations": notes},
     }
 
 

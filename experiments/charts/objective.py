@@ -32,4 +32,4 @@ def figure(view: View) -> Figure | str:
 
 def label(name: str) -> str:
     part = name.removeprefix("loss/")
-    return {"total": "total", "ce": "cross-entropy"}.get(part, part)
+    return {"total": "total", "ce": "cross-entropy", "bce": "binary cross-entropy"}.get(part, part)

@@ -51,7 +51,9 @@ def figure(view: View) -> Figure | str:
     title, ticks = COSTS[cost]
     datasets = {s.run.dataset.name for s in ended}
     where = f" on {datasets.pop()}" if len(datasets) == 1 else ""
-    axes = layout(f"top-1 accuracy{where}", **percent_axis())
+    many = {s.run.dataset.multi_label for s in ended}
+    name = "accuracy or mAP" if len(many) > 1 else "mAP" if many == {True} else "top-1 accuracy"
+    axes = layout(f"{name}{where}", **percent_axis())
     axes["hovermode"] = "closest"
     axes["xaxis"] |= {
         "title": {"text": title},
@@ -74,7 +76,7 @@ def teacher_points(subjects: Sequence[Subject], cost: str) -> list[Point]:
         s.run.teacher_id: s.run.teacher for s in subjects if s.run.teacher and s.run.teacher_id
     }
     key = TEACHER_COSTS.get(cost, cost)
-    measured = [(t.metrics.get(key), t.metrics.get("top1"), t.name, t.pk) for t in teachers.values()]
+    measured = [(t.metrics.get(key), t.score, t.name, t.pk) for t in teachers.values()]
     return [(float(x), float(y), name, pk) for x, y, name, pk in measured if x and y is not None]
 
 

@@ -95,7 +95,7 @@ class TeacherSelect(forms.Select):
 
 class TeacherField(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic at run time
     def label_from_instance(self, obj: Any) -> str:
-        parts = [obj.name, pct(obj.metrics.get("top1")), f"{count(obj.metrics.get('parameters'))} parameters"]
+        parts = [obj.name, pct(obj.score), f"{count(obj.metrics.get('parameters'))} parameters"]
         if obj.status == Teacher.Status.PREPARING:
             return f"{obj.name} · in the making"
         return " · ".join(parts)

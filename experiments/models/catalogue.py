@@ -8,6 +8,8 @@ from typing import Any
 from django.conf import settings
 from django.db import models
 
+from experiments import measurements
+
 from .leases import Leased
 from .team import InProjectQuerySet, Project
 
@@ -155,6 +157,11 @@ class Dataset(Leased):
     def num_classes(self) -> int:
         return len(self.classes)
 
+    @property
+    def multi_label(self) -> bool:
+        """An image may show several of the classes, or none."""
+        return bool(self.info.get("task") == "multi-label")
+
 
 class Student(models.Model):
     """A small network the team wants to ship: an architecture and how its weights begin."""
@@ -217,6 +224,15 @@ class Teacher(models.Model):
         return Path(settings.KDWEB_DATA) / self.weights
 
     @property
+    def score(self) -> float | None:
+        """Its top-1, or mAP on multi-label data."""
+        return measurements.score(self.metrics)
+
+    @property
+    def metric(self) -> str:
+        return "mAP" if measurements.is_multi_label(self.metrics) else "Accuracy"
+
+    @property
     def measured(self) -> dict[str, Any]:
-        """top1, parameters, bytes, flops, latency …; empty until it is ready."""
+        """score, parameters, bytes, flops, latency …; empty until it is ready."""
         return dict(self.metrics)

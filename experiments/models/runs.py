@@ -10,8 +10,22 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+from experiments import measurements
+
 from .catalogue import Architecture, Dataset, Student, Teacher
 from .team import InProjectQuerySet, Project
+
+# What compression is said of → the key of the engine's measurement.
+COSTS = {
+    "parameters": "parameters",
+    "bytes": "bytes",
+    "bytes_fp16": "bytes_fp16",
+    "bytes_int8": "bytes_int8",
+    "flops": "flops",
+    "peak_memory": "peak_memory",
+    "latency": "latency_p50_ms",
+    "throughput": "throughput",
+}
 
 
 class Experiment(models.Model):
@@ -189,12 +203,22 @@ class Run(models.Model):
 
     @property
     def teacher_accuracy(self) -> float | None:
-        """Measured in this run if it has ended, else the teacher's own measurement."""
-        own = (self.results.get("teacher") or {}).get("top1")
-        if own is not None:
-            return float(own)
-        value = self.teacher.metrics.get("top1") if self.teacher else None
-        return None if value is None else float(value)
+        """Measured in this run if it has ended, else the teacher's own measurement on the same dataset."""
+        own = measurements.score(self.results.get("teacher"))
+        if own is not None or self.teacher is None or self.teacher.dataset_id != self.dataset_id:
+            return own  # what a teacher scored on other data says nothing here
+        return self.teacher.score
+
+    @property
+    def metric(self) -> str:
+        """What `accuracy` is of this run: top-1 or mAP."""
+        many = measurements.is_multi_label(self.results.get("student"))
+        return "mAP" if many or self.dataset.multi_label else "top-1"
+
+    @property
+    def score_series(self) -> str:
+        """The series that `accuracy` comes from while the run goes on."""
+        return "val/map" if self.metric == "mAP" else "val/top1"
 
     @property
     def delta_teacher(self) -> float | None:
@@ -228,15 +252,17 @@ class Run(models.Model):
         return gain / gap if gap > 0 else None
 
     def compression(self) -> dict[str, float]:
-        """Teacher ÷ student for parameters, bytes, FLOPs and latency, where both are measured."""
+        """Teacher ÷ student for each cost that is measured on both; throughput: student ÷ teacher."""
         teacher: dict[str, Any] = self.results.get("teacher") or {}
         student: dict[str, Any] = self.results.get("student") or {}
-        keys = {"parameters": "parameters", "bytes": "bytes", "flops": "flops", "latency": "latency_p50_ms"}
-        return {
+        ratios = {
             name: teacher[key] / student[key]
-            for name, key in keys.items()
+            for name, key in COSTS.items()
             if teacher.get(key) and student.get(key)
         }
+        if "throughput" in ratios:
+            ratios["throughput"] = 1 / ratios["throughput"]  # the only one of which more is better
+        return ratios
 
 
 class Attempt(models.Model):

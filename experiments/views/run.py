@@ -15,7 +15,7 @@ from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
-from experiments import lifecycle, plan_facts, run_config, run_tiles
+from experiments import lifecycle, measurements, plan_facts, run_config, run_tiles
 from experiments.models import LogLine, Role, Run, Worker
 
 LOG_LINES = 500
@@ -80,6 +80,7 @@ def _summary(request: HttpRequest, run: Run) -> dict[str, Any]:
         "run": run,
         "may_start": run.project.may(request.user, Role.MEMBER),
         "tiles": run_tiles.accuracy(run),
+        "fidelity": run_tiles.fidelity(run),
         "sizes": run_tiles.size(run),
         "events": run.events.all(),
         "attempts": run.attempts.all(),
@@ -116,21 +117,27 @@ def _diffs(run: Run) -> list[dict[str, Any]]:
 
 def per_class(run: Run) -> list[dict[str, Any]]:
     """A row a class: student, teacher, control, largest loss against the teacher first."""
-
-    def measured(results: dict[str, Any] | None, who: str) -> list[float]:
-        return ((results or {}).get(who) or {}).get("per_class") or []
-
-    student = measured(run.results, "student")
+    student = measurements.per_class(run.results.get("student"))
     if not student:
         return []
-    teacher = measured(run.results, "teacher")
-    control = measured(run.control.results if run.control else None, "student")
+    teacher = measurements.per_class(run.results.get("teacher"))
+    control = measurements.per_class(run.control.results.get("student") if run.control else None)
     names = run.dataset.classes if len(run.dataset.classes) == len(student) else range(len(student))
     rows = [
-        {"name": name, "student": s, "teacher": t, "control": c, "delta": s - t if t is not None else None}
+        {"name": name, "student": s, "teacher": t, "control": c, "delta": difference(s, t)}
         for name, s, t, c in zip_longest(names, student, teacher[: len(student)], control[: len(student)])
     ]
-    return sorted(rows, key=lambda row: row["delta"] if row["delta"] is not None else row["student"])
+    return sorted(rows, key=_by_loss)
+
+
+def difference(student: float | None, teacher: float | None) -> float | None:
+    return None if student is None or teacher is None else student - teacher
+
+
+def _by_loss(row: dict[str, Any]) -> float:
+    """Against the teacher, else the value itself; a class without samples comes last."""
+    value = row["delta"] if row["delta"] is not None else row["student"]
+    return float("inf") if value is None else float(value)
 
 
 @require_POST

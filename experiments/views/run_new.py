@@ -103,7 +103,7 @@ def starting_plan(request: HttpRequest, project: Project) -> Plan | None:
     if dataset is None:
         return None
     if teacher is None and purpose == "distil":
-        found = sorted(teachers.filter(dataset=dataset), key=lambda t: t.metrics.get("top1") or 0.0)
+        found = sorted(teachers.filter(dataset=dataset), key=lambda t: t.score or 0.0)
         teacher = found[-1] if found else None
     return Plan(
         project=project.pk,

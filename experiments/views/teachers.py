@@ -9,6 +9,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
+from experiments import measurements
 from experiments.files import open_stored
 from experiments.forms.catalogue import TeacherUploadForm
 from experiments.models import Run, Teacher, Upload
@@ -45,7 +46,9 @@ def teacher_detail(request: HttpRequest, pk: int) -> HttpResponse:
     context = {
         "teacher": teacher,
         "runs": teacher.runs.select_related("teacher", "architecture", "control", "control__teacher")[:20],
-        "per_class": list(zip(teacher.dataset.classes, teacher.metrics.get("per_class") or [], strict=False)),
+        "per_class": list(
+            zip(teacher.dataset.classes, measurements.per_class(teacher.metrics), strict=False)
+        ),
         **allowed(request, teacher.project),
     }
     return render(request, "teachers/_body.html" if polled else "teachers/detail.html", context)

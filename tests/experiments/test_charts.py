@@ -19,7 +19,10 @@ pytestmark = pytest.mark.django_db
 NAMES = (
     "loss/total", "loss/ce", "loss/kd", "weight/kd", "train/top1", "val/top1", "val/loss", "lr", "throughput",
 )  # fmt: skip
-KEYS = "objective accuracy validation-loss learning-rate weights throughput per-class compression pareto"
+KEYS = (
+    "objective accuracy validation-loss learning-rate weights throughput per-class confusion calibration "
+    "compression pareto"
+)
 
 
 def measured(top1: float, size: float = 1.0, classes: int = 10) -> dict[str, Any]:
@@ -31,6 +34,30 @@ def measured(top1: float, size: float = 1.0, classes: int = 10) -> dict[str, Any
         "flops": int(25e6 * size),
         "latency_p50_ms": 0.9 * size,
     }
+
+
+def judged(hits: int, classes: int = 10, **values: Any) -> dict[str, Any]:
+    """As the engine judges since it looks at confusion and calibration: ten samples a class, `hits` right."""
+    rows = [[0] * classes for _ in range(classes)]
+    for c, row in enumerate(rows):
+        row[c], row[(c + 1) % classes] = hits, 10 - hits
+    bins = [None] * 13 + [{"count": 4, "confidence": 0.9, "accuracy": 0.5}]
+    bins += [{"count": 12, "confidence": 0.99, "accuracy": 0.97}]
+    more = {"score": hits / 10, "confusion": rows, "confused": None, "reliability": bins, "ece": 0.123}
+    more |= {
+        "map": None,
+        "bytes_fp16": 165_000,
+        "bytes_int8": 90_000,
+        "peak_memory": 9e5,
+        "throughput": 1900.0,
+    }
+    return measured(hits / 10, classes=classes) | more | values
+
+
+def multi_label(map_: float) -> dict[str, Any]:
+    precisions = [map_ + 0.001 * i for i in range(9)] + [None]
+    nothing = {"top1": None, "per_class": None, "confusion": None}
+    return judged(9) | nothing | {"score": map_, "map": map_, "average_precision": precisions}
 
 
 @pytest.fixture
@@ -55,7 +82,11 @@ def ended(name: str, top1: float, **values: Any) -> Run:
 @pytest.fixture
 def run(teacher: Teacher) -> Run:
     control = ended("alone", 0.94)
-    return ended("kd", 0.962, purpose="distil", teacher=teacher, control=control)
+    found = ended("kd", 0.962, purpose="distil", teacher=teacher, control=control)
+    control.results["student"] |= judged(7)
+    found.results["student"] |= judged(8)
+    found.results["teacher"] |= judged(9, score=0.981)
+    return found
 
 
 def subject(run: Run, names: tuple[str, ...] = NAMES, place: int = 0) -> charts.Subject:
@@ -173,7 +204,91 @@ def test_the_pareto_chart_shows_students_controls_and_teachers(run: Run, cost: s
     assert next(t for t in traces if t["name"] == "Students")["customdata"] == [run.pk]
 
 
-def test_compression_is_teacher_over_student(run: Run) -> None:
-    trace = card(next(views(run)), "compression")["figure"]["data"][0]
+def test_compression_is_teacher_over_student() -> None:
+    old = ended("old", 0.9, purpose="distil", teacher=make.a_teacher(metrics=measured(0.981, 12.0)))
+    trace = card(charts.View("run", [subject(old)]), "compression")["figure"]["data"][0]
     assert trace["x"] == pytest.approx([12.0] * 4)
     assert trace["text"] == ["12×"] * 4
+
+
+def test_what_is_measured_since_is_drawn_and_more_throughput_is_better(run: Run) -> None:
+    run.results["teacher"] |= {"bytes_int8": 900_000, "throughput": 190.0}
+    trace = card(next(views(run)), "compression")["figure"]["data"][0]
+    ratios = dict(zip(trace["y"], trace["x"], strict=True))
+    assert ratios["Size as int8"] == pytest.approx(10)
+    assert ratios["Throughput"] == pytest.approx(10)
+
+
+# --- Confusion and calibration ----------------------------------------------------------------------------
+def test_the_confusion_is_coloured_by_shares_and_says_what_the_teacher_does(run: Run) -> None:
+    trace = card(next(views(run)), "confusion")["figure"]["data"][0]
+    assert trace["z"][3][3] == pytest.approx(0.8**0.5, abs=1e-4)
+    assert trace["text"][3][3:5] == [8, 2]
+    assert trace["text"][3][5] == ""
+    assert trace["customdata"][3][3] == "8 of 10 (80.0\u202f%)<br>teacher 9 (\u22121)"
+    assert trace["customdata"][3][4] == "2 of 10 (20.0\u202f%)<br>teacher 1 (+1)"
+    assert trace["customdata"][3][5] == "0 of 10 (0.0\u202f%)<br>teacher 0 (the same)"
+
+
+def test_of_many_classes_those_confused_most_are_shown(run: Run) -> None:
+    student = judged(9, classes=100)
+    student["confusion"][41][41], student["confusion"][41][70] = 4, 5
+    run.results = {"student": student, "teacher": judged(9)}  # the teacher knows other classes
+    figure = card(charts.View("run", [subject(run)]), "confusion")["figure"]
+    trace = figure["data"][0]
+    assert len(trace["x"]) == len(trace["z"]) == 30
+    assert {"41", "70"} <= set(trace["x"])
+    assert "teacher" not in trace["customdata"][0][0]
+    assert "30 of 100" in figure["layout"]["xaxis"]["title"]["text"]
+
+
+def test_of_too_many_classes_the_pairs_confused_most_are_bars(run: Run) -> None:
+    run.dataset.classes = [f"c{i}" for i in range(300)]
+    run.results["student"] |= {"confusion": None, "confused": [[7, 8, 30], [299, 0, 2]]}
+    figure = card(charts.View("run", [subject(run)]), "confusion")["figure"]
+    assert (figure["data"][0]["x"], figure["data"][0]["y"]) == ([30, 2], ["c7 → c8", "c299 → c0"])
+    go.Figure(figure)
+
+
+def test_the_reliability_of_all_three_networks_stands_beside_their_errors(run: Run) -> None:
+    traces = card(next(views(run)), "calibration")["figure"]["data"]
+    assert [trace["name"] for trace in traces] == [
+        f"{who}, ECE 12.3\u202f%" for who in ("Teacher", "Control", "Student")
+    ]
+    assert [(trace["x"], trace["y"]) for trace in traces] == [([0.9, 0.99], [0.5, 0.97])] * 3
+    assert traces[0]["marker"]["size"] == [10.0, pytest.approx(14.4)]
+
+
+def test_results_of_an_earlier_version_have_no_confusion_and_no_calibration() -> None:
+    keys = [one["key"] for one in charts.drawn(charts.View("run", [subject(ended("old", 0.9))]))]
+    assert "per-class" in keys
+    assert {"confusion", "calibration"}.isdisjoint(keys)
+
+
+# --- Multi-label ------------------------------------------------------------------------------------------
+def test_on_multi_label_data_the_charts_speak_of_map_and_average_precision(run: Run) -> None:
+    run.dataset.info = {"task": "multi-label"}
+    run.results = {"student": multi_label(0.7), "teacher": multi_label(0.8)}
+    view = charts.View("run", [subject(run, ("val/map", "val/f1", "train/f1", "val/loss", "loss/bce"))])
+    found = {one["key"]: one["figure"] for one in charts.drawn(view)}
+    for figure in found.values():
+        go.Figure(figure) if figure else None
+    assert "confusion" not in found
+    assert found["accuracy"]["layout"]["yaxis"]["title"]["text"] == "mAP"
+    assert [t["meta"]["series"] for t in found["accuracy"]["data"]] == ["val/map", "val/f1", "train/f1"]
+    assert found["accuracy"]["layout"]["shapes"][0]["y0"] == 0.8
+    assert found["per-class"]["layout"]["yaxis"]["title"]["text"] == "average precision"
+    assert found["per-class"]["data"][1]["y"] == multi_label(0.7)["average_precision"]
+    assert found["calibration"]["layout"]["xaxis"]["title"]["text"] == "predicted probability"
+    pareto_view = charts.View("project", [subject(run)])
+    assert card(pareto_view, "pareto")["figure"]["layout"]["yaxis"]["title"]["text"] == "mAP on digits"
+
+
+def test_a_class_without_samples_is_shown_last_and_breaks_nothing(run: Run) -> None:
+    run.results = {"student": measured(0.9, classes=100)}
+    run.results["student"]["per_class"][99] = None
+    figure = card(charts.View("run", [subject(run)]), "per-class")["figure"]
+    assert figure["data"][0]["x"][0] == "98"
+    run.results["teacher"] = measured(0.95, classes=100)
+    figure = card(charts.View("run", [subject(run)]), "per-class")["figure"]
+    assert "99" not in figure["data"][0]["x"]

@@ -131,6 +131,14 @@ def test_a_run_whose_input_failed_fails_with_the_reason(what):
     assert "It diverged." in fresh(run).reason
 
 
+def test_a_run_is_ranked_by_its_score_and_by_top1_where_there_is_none():
+    for student, accuracy in (({"top1": 0.9}, 0.9), ({"score": 0.4, "top1": None, "map": 0.4}, 0.4)):
+        run = a_running_run()
+        assert lifecycle.succeed(run.pk, 1, RESULT | {"student": RESULT["student"] | student})
+        run.refresh_from_db()
+        assert run.accuracy == accuracy
+
+
 def test_a_silent_run_is_claimed_again_with_the_next_fence():
     run = lost()
     claimed = lifecycle.claim(run.pk, "w2")

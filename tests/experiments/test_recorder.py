@@ -65,6 +65,18 @@ def test_points_lines_and_progress_become_rows(frames):
     assert run.log.get().text == "hello"
 
 
+def test_a_multi_label_runs_accuracy_is_its_map(frames):
+    run = a_running_run()
+    record = Recorder(run)
+    record.feed(metrics(1, 5, loss_total=1.0, val_map=0.2, val_f1=0.9))
+    assert record.close()
+    run.refresh_from_db()
+    assert run.accuracy == run.metrics["val/map"]["max"] == 1.0
+    recorder.go_back(run)
+    run.refresh_from_db()
+    assert run.accuracy is None  # nothing is left before the first checkpoint
+
+
 def test_the_cursor_stands_behind_every_written_point(frames):
     run = a_running_run()
     record = Recorder(run)

@@ -13,6 +13,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from experiments import run_tiles
 from experiments.models import Artifact, LogLine, Membership, Project, Role, Run, RunEvent, Worker
 from experiments.run_filter import NUMBERS, SORTS, BadQuery, filtered
 from worker.distill.spec import Objective, Term
@@ -411,3 +412,78 @@ def test_the_summary_brings_results_and_history_along(mia: Client) -> None:
     assert 'id="run-history" hx-swap-oob="true"' in text
     assert 'id="run-results" hx-swap-oob="true"' in text
     assert "Training begins." in text
+
+
+# --- What is measured beside accuracy ---------------------------------------------------------------------
+NEWER = {
+    **MEASURED,
+    "score": 0.95,
+    "map": None,
+    "ece": 0.021,
+    "agreement": 0.97,
+    "kl": 0.1234,
+    "top5": 0.999,
+    "bytes_fp16": 160_000,
+    "bytes_int8": 90_000,
+    "peak_memory": 600_000,
+    "throughput": 1900.0,
+}
+
+
+def tiles(run: Run) -> dict[str, tuple[str, str]]:
+    found = [*run_tiles.accuracy(run), *run_tiles.fidelity(run), *run_tiles.size(run)]
+    return {
+        tile.label: (tile.value.replace("\u00a0", " "), tile.foot.replace("\u00a0", " ")) for tile in found
+    }
+
+
+def test_the_tiles_say_how_like_the_teacher_and_how_calibrated_a_student_is(mia: Client) -> None:
+    teacher = {**TEACHER, "score": 0.98, "ece": 0.05, "peak_memory": 6_000_000, "throughput": 190.0}
+    run = a_distilled(results={"student": NEWER, "teacher": teacher})
+    shown = tiles(run)
+    assert shown["Agreement with teacher"] == ("97.00 %", "same top-1 as the teacher")
+    assert shown["KL to teacher"][0] == "0.1234"
+    assert shown["Calibration error"] == ("2.10 %", "teacher 5.00 %")
+    assert shown["Peak memory, smaller"] == ("10.0×", "6.00 MB → 600 kB")
+    assert shown["Throughput, higher"] == ("10.0×", "190/s → 1.90 k/s")
+    assert shown["Size as int8"] == ("90.0 kB", "size of the file; its accuracy is not measured")
+    assert "Agreement with teacher" in mia.get(reverse("run_detail", args=[run.pk])).text
+
+
+def test_results_of_an_earlier_version_have_the_tiles_they_had() -> None:
+    labels = list(tiles(a_distilled()))
+    assert labels[:2] == ["Student accuracy", "Teacher accuracy"]
+    assert not any("memory" in label or "int8" in label or "Agreement" in label for label in labels)
+
+
+def test_multi_label_runs_are_measured_and_ranked_by_map(mia: Client) -> None:
+    dataset = make.a_dataset("scenes", info={"task": "multi-label"})
+    many = {"top1": None, "per_class": None, "f1_micro": 0.6, "f1_macro": 0.5, "exact_match": 0.4}
+    student = {**NEWER, **many, "score": 0.7, "map": 0.7, "average_precision": [0.9, None, 0.5]}
+    teacher = make.a_teacher("many", dataset=dataset, metrics={**student, "score": 0.8, "map": 0.8})
+    control = a_control(accuracy=0.65, dataset=dataset, results={"student": {**student, "score": 0.65}})
+    results = {"student": student, "teacher": {**student, "score": 0.82, "map": 0.82}}
+    run = a_distilled(
+        name="many", dataset=dataset, teacher=teacher, control=control, accuracy=0.7, results=results
+    )
+    shown = tiles(run)
+    assert shown["Student mAP"] == ("70.00 %", "mAP on the test split")
+    assert shown["Teacher mAP"][0] == "82.00 %"
+    assert shown["F1, macro"][0] == "50.00 %"
+    assert shown["Agreement with teacher"][1] == "labels decided alike as the teacher"
+    assert run.gain == pytest.approx(0.05)
+    assert run.score_series == "val/map"
+    assert names("delta<-11") == ["many"]  # against the score measured in the run, 0.82
+    assert mia.get(reverse("run_detail", args=[run.pk])).status_code == 200
+    assert "80.00" in mia.get(reverse("teacher_list")).text
+    assert "mAP" in mia.get(reverse("teacher_detail", args=[teacher.pk])).text
+
+
+def test_a_teacher_of_other_data_is_no_measure_of_the_student() -> None:
+    elsewhere = make.a_dataset("elsewhere")
+    teacher = make.a_teacher("abroad", dataset=elsewhere, metrics={"score": 0.99})
+    run = a_distilled(teacher=teacher, results={"student": MEASURED, "teacher": {"parameters": 9}})
+    assert run.teacher_accuracy is None
+    assert run.delta_teacher is None
+    assert names("delta<0") == []
+    assert tiles(run)["Teacher accuracy"] == ("–", "abroad, of other classes")

@@ -83,7 +83,7 @@ def report(teacher: Teacher, runs: list[Run], seconds: float) -> str:
     student = distilled[0].results["student"]
     ratios = distilled[0].compression()
     rows = [
-        row(f"teacher {TEACHER}", [teacher.metrics["top1"]], trained, teacher.metrics),
+        row(f"teacher {TEACHER}", [teacher.score or 0], trained, teacher.metrics),
         row(f"student {STUDENT} alone (control)", [r.accuracy or 0 for r in controls], controls, student),
         row(
             f"student {STUDENT} distilled (kd, T = 4, α = 0.9)",

@@ -32,7 +32,15 @@ function cell(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
+// A row a cell: what is true, what was predicted, how often.
+function matrixOf({ data: [{ x, y, text }], layout }) {
+  const rows = [[layout.yaxis.title.text, layout.xaxis.title.text, "samples"]];
+  y.forEach((truth, i) => x.forEach((guess, j) => rows.push([truth, guess, Number(text[i][j])])));
+  return rows.map((row) => row.map(cell).join(",")).join("\r\n");
+}
+
 function valuesOf(figure) {
+  if (figure.data[0]?.type === "heatmap") return matrixOf(figure);
   const rows = [["trace", "x", "y", "name"]];
   for (const trace of figure.data) trace.x.forEach((x, i) => rows.push([trace.name, x, trace.y[i], trace.text?.[i] ?? ""]));
   return rows.map((row) => row.map(cell).join(",")).join("\r\n");

@@ -15,6 +15,7 @@ export function palette() {
 function dressTrace(trace, colors) {
   const color = colors.color(trace.meta?.color ?? "series-1");
   const dressed = { ...trace };
+  if (trace.type === "heatmap") return { ...dressed, colorscale: [[0, colors.surface], [1, color]], textfont: { size: 11 } };
   if (trace.type === "bar") dressed.marker = { ...trace.marker, color, cornerradius: 2 };
   else if (trace.mode === "markers") dressed.marker = { ...trace.marker, color, line: { ...trace.marker?.line, color: trace.marker?.symbol?.endsWith("open") ? color : colors.surface } };
   else dressed.line = { ...trace.line, color };

@@ -1,0 +1,62 @@
+"""Whether a network is right as often as it is sure: reliability of student, teacher and control."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments import measurements
+
+from ._parts import Figure, View, layout
+
+KEY = "calibration"
+TITLE = "Calibration"
+ORDER = 74
+SCOPES = ("run",)
+SERIES: tuple[str, ...] = ()
+Network = dict[str, Any]
+
+
+def figure(view: View) -> Figure | str:
+    run = view.run
+    student: Network = run.results.get("student") or {}
+    if not student:
+        return "" if run.ended else "Measured when the run has finished."
+    if not student.get("reliability"):
+        return ""  # measured by an earlier version
+    control: Network = (view.control.run.results.get("student") if view.control else None) or {}
+    networks = (
+        ("Teacher", "teacher", "dash", run.results.get("teacher") or {}),
+        ("Control", "control", "dot", control),
+        ("Teacher" if run.makes_id else "Student", "series-1", "solid", student),
+    )
+    many = measurements.is_multi_label(student)
+    axes = layout("share of labels that are there" if many else "accuracy", ticks=".0%", range=[0, 1.02])
+    axes["hovermode"] = "closest"
+    axes["xaxis"] |= {
+        "title": {"text": "predicted probability" if many else "confidence"},
+        "tickformat": ".0%",
+        "range": [0, 1.02],
+    }
+    span = {"xref": "x", "yref": "y", "x0": 0, "y0": 0, "x1": 1, "y1": 1, "layer": "below"}
+    axes["shapes"] = [{"type": "line", "name": "axis", "line": {"width": 1, "dash": "dot"}} | span]
+    traces = [line(*network) for network in networks if network[-1].get("reliability")]
+    return {"data": traces, "layout": axes}
+
+
+def line(label: str, color: str, dash: str, network: Network) -> Figure:
+    """A point a bin, at its mean confidence; the larger, the more predictions lie in it."""
+    bins = [one for one in network["reliability"] if one]
+    total = sum(one["count"] for one in bins)
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": f"{label}, ECE {100 * network['ece']:.1f}\u202f%",
+        "x": [one["confidence"] for one in bins],
+        "y": [one["accuracy"] for one in bins],
+        "customdata": [one["count"] for one in bins],
+        "line": {"width": 1.6, "dash": dash},
+        "marker": {"size": [round(4 + 12 * (one["count"] / total) ** 0.5, 1) for one in bins]},
+        "hovertemplate": "%{x:.1%} sure, %{y:.1%} right<br>%{customdata:,} predictions<extra>"
+        f"{label}</extra>",
+        "meta": {"color": color},
+    }
