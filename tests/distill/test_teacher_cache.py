@@ -400,6 +400,42 @@ def test_a_folder_that_cannot_be_made_is_like_a_full_disk(tmp_path):
     assert "cannot be written" in said[0].text
 
 
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import torch
+from tests.distill.test_teacher_cache import N, Teacher, cache, everything
+folder, said = Path(sys.argv[1]), []
+no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, no_limit[1]))
+rows = everything(cache(folder / "limited", said=said).table("plain", N, Teacher()))
+resource.setrlimit(resource.RLIMIT_FSIZE, no_limit)
+torch.save(rows, folder / "rows.pt")
+print(said[0].text)
+"""
+
+
+def run_python(script, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of a file's size")
+def test_a_block_of_which_the_system_takes_only_a_part_is_not_lost(tmp_path):
+    """A block of vectors has 32 768 bytes; a file may have 50,000."""
+    process = run_python(LIMITED, tmp_path)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 0
+    assert b"in memory" in said
+    rows = torch.load(tmp_path / "rows.pt", weights_only=True)
+    assert same(rows, everything(cache(tmp_path / "good").table("plain", N, Teacher())))
+    assert files(tmp_path / "limited") == []
+
+
 # ---- several processes
 
 BUILD = """
@@ -423,16 +459,7 @@ torch.save(rows, folder / f"rows-{sys.argv[2]}.pt")
 
 
 def test_two_processes_that_compute_a_view_at_once_end_with_one_whole_view(tmp_path):
-    root = Path(__file__).parents[2]
-    pair = [
-        subprocess.Popen(
-            [sys.executable, "-c", BUILD, str(tmp_path), str(k)],
-            cwd=root,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        for k in range(2)
-    ]
+    pair = [run_python(BUILD, tmp_path, k) for k in range(2)]
     outputs = [process.communicate(timeout=120)[0] for process in pair]
     assert [process.returncode for process in pair] == [0, 0]
     assert outputs == [b"", b""]  # nothing damaged, nothing said
