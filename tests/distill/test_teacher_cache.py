@@ -167,6 +167,15 @@ def test_the_summary_says_what_was_computed_reused_and_saved(tmp_path):
     assert json.loads(json.dumps(again)) == again
 
 
+def test_a_view_computed_and_opened_again_later_is_not_called_reused(tmp_path, monkeypatch):
+    monkeypatch.setattr(teacher_cache, "KEPT_OPEN", 1)
+    run, teacher = cache(tmp_path), Teacher()
+    for view in ("s0.v0", "s0.v1", "s0.v0"):
+        run.table(view, 5, teacher)
+    assert teacher.asked == [0, 1, 2, 3, 4] * 2
+    assert (run.summary()["views_computed"], run.summary()["views_reused"]) == (2, 0)
+
+
 def test_a_view_must_not_lead_out_of_the_folder(tmp_path):
     with pytest.raises(ValueError, match="names a folder"):
         cache(tmp_path).table("../plain", N, Teacher())
@@ -213,8 +222,9 @@ def test_a_damaged_view_is_said_dropped_and_computed_again(tmp_path, damage):
 
 
 def test_a_view_of_another_number_of_samples_is_not_taken_for_this_one(tmp_path):
-    cache(tmp_path).table("plain", 7, Teacher())
-    assert len(everything(cache(tmp_path).table("plain", N, Teacher()))["logits"]) == N
+    cache(tmp_path).table("plain", 8, Teacher())
+    rows = everything(cache(tmp_path).table("plain", 4, Teacher()), 4)
+    assert rows["logits"].shape == (4, 10)
 
 
 def test_the_manifest_holds_the_hash_of_each_file(tmp_path):
@@ -323,8 +333,10 @@ def test_a_view_in_use_is_never_evicted(tmp_path):
     assert not (folder / "a" / "plain").exists()
 
 
-def test_a_run_does_not_evict_what_it_has_used_itself(tmp_path):
+def test_a_run_does_not_evict_what_it_has_used_itself(tmp_path, monkeypatch):
+    """Views used in turn would push each other out for ever."""
     one = size_of_one(tmp_path)
+    monkeypatch.setattr(teacher_cache, "KEPT_OPEN", 1)
     run = cache(tmp_path / "c", budget=int(2.5 * one))
     assert [run.table(f"s0.v{k}", N, Teacher()) is None for k in range(3)] == [False, False, True]
 
