@@ -73,18 +73,21 @@ def size(run: Run) -> list[Tile]:
 
 def _smaller_files(student: dict[str, Any]) -> list[Tile]:
     """What half and quarter precision would save. Accuracy was measured in fp32 alone, and that is said."""
-    files = [(name, student.get(f"bytes_{name}")) for name in ("fp16", "int8")]
-    foot = "size of the file; its accuracy is not measured"
-    return [Tile(f"Size as {name}", filesize(size), foot) for name, size in files if size]
+    half, quarter = student.get("bytes_fp16"), student.get("bytes_int8")
+    if not (half and quarter):
+        return []
+    return [
+        Tile("As fp16, int8", f"{filesize(half)}, {filesize(quarter)}", "files; accuracy is that of fp32")
+    ]
 
 
 def fidelity(run: Run) -> list[Tile]:
     """What top-1 does not say: likeness to the teacher, calibration, F1. Only what was measured."""
     student: dict[str, Any] = run.results.get("student") or {}
     teacher: dict[str, Any] = run.results.get("teacher") or {}
-    unit = "labels decided alike" if measurements.is_multi_label(student) else "same top-1"
+    alike = "labels decided alike" if measurements.is_multi_label(student) else "samples with the same top-1"
     tiles = [
-        ("agreement", "Agreement with teacher", pct, f"{unit} as the teacher"),
+        ("agreement", "Agreement with teacher", pct, alike),
         ("kl", "KL to teacher", sig, "teacher ‖ student, T = 1"),
         ("ece", "Calibration error", pct, _beside(teacher, "ece") or "ECE, 15 bins"),
         ("top5", "Top-5", pct, _beside(teacher, "top5")),

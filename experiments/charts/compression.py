@@ -53,6 +53,7 @@ def figure(view: View) -> Figure | str:
         "range": [0, max([*ratios.values(), 1.0]) * 1.18],
     }
     axes["yaxis"] |= {"autorange": "reversed", "type": "category", "showgrid": False}
+    axes["yaxis"] |= {"tickmode": "linear", "dtick": 1}  # every bar has its name
     # Equal to the teacher: bars that end left of this line got worse.
     one = {
         "type": "line",

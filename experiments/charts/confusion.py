@@ -12,7 +12,7 @@ ORDER = 72
 SCOPES = ("run",)
 SERIES: tuple[str, ...] = ()
 SHOWN = 30  # classes; more would be cells of a few pixels
-NUMBERED = 12  # classes up to which a cell has room for its count
+NUMBERED = 12  # classes up to which a cell has room for its count, and each class for its name
 Matrix = list[list[int]]  # row: truth, column: prediction
 
 
@@ -66,7 +66,9 @@ def heatmap(counts: Matrix, theirs: Matrix | None, names: list[str], chosen: lis
         trace["texttemplate"] = "%{text}"
     axes = layout("true class")
     axes["hovermode"] = "closest"
-    whole = {"type": "category", "tickmode": "linear", "dtick": 1, "showgrid": False}
+    whole: Figure = {"type": "category", "showgrid": False}
+    if len(chosen) <= NUMBERED:
+        whole |= {"tickmode": "linear", "dtick": 1}  # of more, the page names as many as it has room for
     axes["xaxis"] |= {"title": {"text": title}} | whole
     axes["yaxis"] |= {"autorange": "reversed"} | whole
     return {"data": [trace], "layout": axes}
@@ -98,4 +100,5 @@ def pairs(confused: list[list[int]], names: list[str]) -> Figure:
     axes |= {"hovermode": "closest", "bargap": 0.3}
     axes["xaxis"] |= {"title": {"text": "samples"}, "rangemode": "tozero"}
     axes["yaxis"] |= {"autorange": "reversed", "type": "category", "showgrid": False}
+    axes["yaxis"] |= {"tickmode": "linear", "dtick": 1}
     return {"data": [trace], "layout": axes}

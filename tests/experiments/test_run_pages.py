@@ -441,12 +441,12 @@ def test_the_tiles_say_how_like_the_teacher_and_how_calibrated_a_student_is(mia:
     teacher = {**TEACHER, "score": 0.98, "ece": 0.05, "peak_memory": 6_000_000, "throughput": 190.0}
     run = a_distilled(results={"student": NEWER, "teacher": teacher})
     shown = tiles(run)
-    assert shown["Agreement with teacher"] == ("97.00 %", "same top-1 as the teacher")
+    assert shown["Agreement with teacher"] == ("97.00 %", "samples with the same top-1")
     assert shown["KL to teacher"][0] == "0.1234"
     assert shown["Calibration error"] == ("2.10 %", "teacher 5.00 %")
     assert shown["Peak memory, smaller"] == ("10.0×", "6.00 MB → 600 kB")
     assert shown["Throughput, higher"] == ("10.0×", "190/s → 1.90 k/s")
-    assert shown["Size as int8"] == ("90.0 kB", "size of the file; its accuracy is not measured")
+    assert shown["As fp16, int8"] == ("160 kB, 90.0 kB", "files; accuracy is that of fp32")
     assert "Agreement with teacher" in mia.get(reverse("run_detail", args=[run.pk])).text
 
 
@@ -470,7 +470,7 @@ def test_multi_label_runs_are_measured_and_ranked_by_map(mia: Client) -> None:
     assert shown["Student mAP"] == ("70.00 %", "mAP on the test split")
     assert shown["Teacher mAP"][0] == "82.00 %"
     assert shown["F1, macro"][0] == "50.00 %"
-    assert shown["Agreement with teacher"][1] == "labels decided alike as the teacher"
+    assert shown["Agreement with teacher"][1] == "labels decided alike"
     assert run.gain == pytest.approx(0.05)
     assert run.score_series == "val/map"
     assert names("delta<-11") == ["many"]  # against the score measured in the run, 0.82
