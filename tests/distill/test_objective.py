@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from worker.distill import methods, objective, spec
 from worker.distill.methods import kd
+from worker.distill.objective import Target
 from worker.distill.spec import SpecError
 
 
@@ -37,26 +38,26 @@ def step():
 def test_total_is_the_weighted_sum_and_terms_are_reported_raw():
     loss = build([{"method": "kd", "weight": 0.9, "params": {"temperature": 4}}], task_weight=0.1)
     at = step()
-    total, values = loss(at)
+    values = loss(at, Target(at.labels))
     ce = F.cross_entropy(at.student_logits, at.labels)
     term = kd.loss(at.student_logits, at.teacher_logits, temperature=4)
-    torch.testing.assert_close(total, 0.1 * ce + 0.9 * term)
-    assert loss.names == ["total", "ce", "kd"]
-    torch.testing.assert_close(torch.stack(values), torch.stack([total, ce, term]))
+    torch.testing.assert_close(values.total, 0.1 * ce + 0.9 * term)
+    assert values.weights == {"ce": 0.1, "kd": 0.9}
+    torch.testing.assert_close(values.raw, {"ce": ce, "kd": term})
 
 
 def test_a_method_that_occurs_twice_gets_two_names():
     loss = build([{"method": "kd", "params": {"temperature": t}} for t in (1, 4)])
-    assert loss.names == ["total", "ce", "kd", "kd_2"]
-    assert loss.weights == {"ce": 1.0, "kd": 1.0, "kd_2": 1.0}
+    at = step()
+    assert loss(at, Target(at.labels)).weights == {"ce": 1.0, "kd": 1.0, "kd_2": 1.0}
 
 
 def test_a_weight_of_zero_takes_a_term_out_of_the_gradient():
     loss = build([{"method": "kd", "weight": 1.0}], task_weight=0.0)
     at = step()
-    total, values = loss(at)
-    assert total == values[2]
-    assert values[1] > 0
+    values = loss(at, Target(at.labels))
+    assert values.total == values.raw["kd"]
+    assert values.raw["ce"] > 0
 
 
 def test_the_methods_own_parts_belong_to_the_objective():
@@ -65,7 +66,8 @@ def test_the_methods_own_parts_belong_to_the_objective():
         "parts.fitnet.bridge.regressor.weight",
         "parts.fitnet.bridge.regressor.bias",
     }
-    assert (loss.student_paths, loss.teacher_paths) == (["body"], ["body"])
+    wanted = loss.wanted(prelude=False)
+    assert (wanted.student, wanted.teacher) == (("body",), ("body",))
 
 
 @pytest.mark.parametrize(
@@ -101,5 +103,64 @@ def test_an_objective_without_any_weight_is_refused():
 
 def test_label_smoothing_reaches_the_task_loss():
     at = step()
-    _, values = objective.build(spec.Objective(label_smoothing=0.2), None)(at)
-    torch.testing.assert_close(values[1], F.cross_entropy(at.student_logits, at.labels, label_smoothing=0.2))
+    values = objective.build(spec.Objective(label_smoothing=0.2), None)(at, Target(at.labels))
+    expected = F.cross_entropy(at.student_logits, at.labels, label_smoothing=0.2)
+    torch.testing.assert_close(values.raw["ce"], expected)
+
+
+def test_mixed_images_are_judged_by_both_labels_in_their_shares():
+    at = step()
+    partner, share = torch.tensor([1, 2, 0, 0, 2]), torch.tensor([0.7, 0.2, 1.0, 0.5, 0.9])
+    value = objective.build(spec.Objective(), None).task_loss(
+        at.student_logits, Target(at.labels, partner, share)
+    )
+    each = [F.cross_entropy(at.student_logits, y, reduction="none") for y in (at.labels, partner)]
+    torch.testing.assert_close(value, (share * each[0] + (1 - share) * each[1]).mean())
+
+
+def test_multi_label_is_judged_label_by_label():
+    labels = torch.tensor([[1, 0, 1], [0, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]], dtype=torch.uint8)
+    loss = objective.build(spec.Objective(label_smoothing=0.1), None, task="multi-label")
+    logits = step().student_logits
+    smooth = labels * 0.9 + 0.05
+    expected = F.binary_cross_entropy_with_logits(logits, smooth)
+    torch.testing.assert_close(loss.task_loss(logits, Target(labels)), expected)
+    assert objective.f1(labels * 2.0 - 1, labels) == 1
+
+
+SCHEDULES = {
+    "constant": ({}, {0: 1, 5: 1, 9.5: 1}),
+    "linear": ({"kind": "linear", "final": 0.5}, {0: 1, 5: 0.75, 10: 0.5}),
+    "cosine": ({"kind": "cosine"}, {0: 1, 5: 0.5, 10: 0}),
+    "warm-up": ({"warmup_epochs": 4}, {0: 0, 1: 0.25, 4: 1, 9: 1}),
+    "stop": ({"stop_epoch": 3}, {2.9: 1, 3: 0, 9: 0}),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_weight_follows_its_schedule(name):
+    fields, expected = SCHEDULES[name]
+    for epoch, factor in expected.items():
+        assert objective.factor(spec.Schedule(**fields), epoch, 10) == pytest.approx(factor)
+
+
+def test_a_balanced_term_weighs_as_much_as_the_task():
+    loss = build([{"method": "kd", "weight": 0.5, "schedule": {"balance": True}}])
+    at = step()
+    values = loss(at, Target(at.labels))
+    weighed = values.weights["kd"] * values.raw["kd"]
+    torch.testing.assert_close(weighed, 0.5 * values.raw["ce"])
+    values.total.backward()  # the balance itself is no way to lower the loss
+    assert not values.weights["kd"].requires_grad
+
+
+def test_methods_without_a_form_for_the_task_or_the_teachers_classes_are_refused():
+    def refused(term, **about):
+        pair = methods.Pair(Net(), Net(), (1, 8, 8), 3, **about)
+        with pytest.raises(SpecError) as error:
+            objective.build(spec.Objective(terms=[spec.Term(method=term)]), lambda: pair)
+        assert error.value.field == "objective.terms[0].method"
+        return str(error.value)
+
+    assert "multi-label" in refused("dkd", task="multi-label")
+    assert "7 classes" in refused("kd", teacher_classes=7)

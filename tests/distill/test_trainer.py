@@ -6,70 +6,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 
-from worker.distill import checkpoint, trainer
-from worker.distill.data.prepared import Augmentation, Writer
+from tests.distill.runs import identical, reached, series, weights
+from worker.distill import checkpoint, models, optim, trainer
 from worker.distill.errors import Diverged, OutOfMemory, StopRequested
-from worker.distill.events import Checkpoint, Metrics, Progress
+from worker.distill.evaluate import never
+from worker.distill.events import Checkpoint, Progress
+from worker.distill.lessons import Lessons
 from worker.distill.spec import ModelRef, Objective, RunSpec, SpecError, Term, Training, hinton, two_part
-
-
-@pytest.fixture(scope="session")
-def dataset(tmp_path_factory):
-    """Three classes, easy to tell apart; 37 images to train on, so that batches of 6 leave one over."""
-    folder = tmp_path_factory.mktemp("data") / "stripes"
-    random = np.random.RandomState(0)
-    with Writer(folder, kind="stripes", classes=["a", "b", "c"], channels=1, height=8, width=8) as writer:
-        for split, number in (("train", 37), ("val", 12), ("test", 12)):
-            labels = np.arange(number) % 3
-            images = random.randint(0, 60, (number, 1, 8, 8)).astype(np.uint8)
-            for image, label in zip(images, labels, strict=True):
-                image[:, label * 2 : label * 2 + 3] += 150
-            writer.add(split, images, labels)
-        writer.finish(augment=Augmentation(padding=1, flip=True))
-    return str(folder)
-
-
-@pytest.fixture(scope="session")
-def teacher(dataset, tmp_path_factory):
-    """A teacher trained by the very trainer; its weights file."""
-    output = tmp_path_factory.mktemp("teacher")
-    run = RunSpec(dataset=dataset, student=ModelRef(architecture="resnet8"), output=str(output), device="cpu")
-    trainer.train(run, lambda event: None)
-    return str(output / checkpoint.STUDENT)
-
-
-@pytest.fixture
-def spec(dataset, teacher, tmp_path):
-    def make(output="run", objective=None, **training):
-        training = {"epochs": 3, "batch_size": 6, "learning_rate": 0.02, "seed": 1} | training
-        return RunSpec(
-            dataset=dataset,
-            student=ModelRef(architecture="resnet8"),
-            teacher=ModelRef(architecture="resnet8", weights=teacher),
-            training=Training(**training),
-            objective=objective or two_part(),
-            output=str(tmp_path / output),
-            device="cpu",
-        )
-
-    return make
-
-
-def weights(spec):
-    return safetensors.torch.load_file(f"{spec.output}/{checkpoint.STUDENT}")
-
-
-def identical(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def series(events, name):
-    """Every (step, value) of a series, in the order it was reported."""
-    blocks = [event for event in events if isinstance(event, Metrics) and name in event.values]
-    return [pair for block in blocks for pair in zip(block.steps, block.values[name], strict=True)]
 
 
 def test_every_term_is_reported_at_every_step_and_the_total_is_their_weighted_sum(spec):
@@ -103,15 +48,15 @@ def test_the_result_measures_student_and_teacher_alike(spec):
 def test_the_exported_student_has_none_of_the_methods_parts(spec):
     run = spec(epochs=1, objective=two_part())
     trainer.train(run, lambda event: None)
-    model = trainer.models.build("resnet8", num_classes=3, in_channels=1, image_size=8)
+    model = models.build("resnet8", num_classes=3, in_channels=1, image_size=8)
     assert weights(run).keys() == model.state_dict().keys()
 
 
 def test_the_teacher_is_not_changed_by_training(spec, teacher):
     run = trainer.assemble(spec(), torch.device("cpu"), lambda event: None)
-    before = {key: value.clone() for key, value in run.teacher.state_dict().items()}
-    trainer.fit(run, lambda event: None, lambda: False)
-    assert identical(before, run.teacher.state_dict())
+    before = {key: value.clone() for key, value in run.teachers.state_dict().items()}
+    trainer.fit(run, Lessons(run, print, never), lambda event: None, never)
+    assert identical(before, run.teachers.state_dict())
 
 
 def test_two_runs_of_one_spec_end_with_the_same_weights(spec):
@@ -126,10 +71,6 @@ def test_a_control_starts_from_the_students_weights(spec):
     alone = distilled.model_copy(update={"teacher": None, "objective": Objective()})
     a, b = (trainer.assemble(s, torch.device("cpu"), lambda event: None) for s in (distilled, alone))
     assert identical(a.student.state_dict(), b.student.state_dict())
-
-
-def reached(events, at):
-    return any(step >= at for step, _ in series(events, "loss/total"))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -167,7 +108,7 @@ class Dropping(torch.nn.Module):
 
 
 def test_dropout_goes_on_drawing_where_it_was_stopped(spec, monkeypatch):
-    monkeypatch.setattr(trainer.models, "build", lambda *_, **__: Dropping())
+    monkeypatch.setattr(models, "build", lambda *_, **__: Dropping())
     monkeypatch.setattr("worker.distill.meter.INTERVAL", 0)
     alone = {"teacher": None, "objective": Objective()}
     undisturbed, stopped = (spec(name).model_copy(update=alone) for name in ("undisturbed", "stopped"))
@@ -248,7 +189,7 @@ def test_the_terms_need_a_teacher(spec):
 
 
 def test_a_teacher_of_other_classes_is_refused_with_both_numbers(spec, tmp_path):
-    net = trainer.models.build("resnet8", num_classes=7, in_channels=1, image_size=8)
+    net = models.build("resnet8", num_classes=7, in_channels=1, image_size=8)
     checkpoint.save_student(tmp_path, net, 0)
     ref = ModelRef(architecture="resnet8", weights=str(tmp_path / checkpoint.STUDENT))
     with pytest.raises(SpecError, match=r"7 classes.*has 3") as refused:
@@ -273,7 +214,7 @@ def test_bad_input_is_refused_by_the_name_of_its_field(spec, update, field):
 def test_learning_rate_warms_up_and_falls_as_the_schedule_says():
     def rates(**training):
         settings = Training(epochs=10, learning_rate=1.0, **training)
-        return [trainer.learning_rate(settings, step, 4) for step in range(40)]
+        return [optim.learning_rate(settings, step, 40, 4) for step in range(40)]
 
     assert rates(schedule="constant") == [1.0] * 40
     assert rates(schedule="constant", warmup_epochs=1)[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]

@@ -42,6 +42,13 @@ def pool(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.adaptive_avg_pool2d(x, size)
 
 
+def meet(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps (B, C, H, W), both average-pooled to the smaller height and the smaller width."""
+    (h, w), (height, width) = student.shape[2:], teacher.shape[2:]
+    size = min(h, height), min(w, width)
+    return pool(student, size), pool(teacher, size)
+
+
 class Bridge(nn.Module):
     """(F_s, F_t) → (W · F_s, F_t) of one shape, W a 1×1 convolution to the teacher's channels."""
 

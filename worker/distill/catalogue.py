@@ -49,6 +49,7 @@ def method(key: str, kind: type[methods.Method]) -> dict[str, Any]:
         "schema": kind.Params.model_json_schema(),
         "needs": list(kind.needs),
         "task_forms": list(kind.task_forms),
+        "presets": [preset.model_dump(mode="json") for preset in kind.presets],
     }
 
 

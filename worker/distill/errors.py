@@ -23,6 +23,11 @@ class Diverged(Exception):
         self.fix = "Lower training.learning_rate or lengthen training.warmup_epochs."
         super().__init__(f"{term} became {value} at step {step} (learning rate {learning_rate:.4g})")
 
+    def last_good(self, step: int | None) -> None:
+        """Add what is left of the run."""
+        kept = f"the last good checkpoint is of step {step}" if step else "no checkpoint was written before"
+        self.args = (f"{self}; {kept}",)
+
 
 class OutOfMemory(Exception):
     """The device (or the machine) has not enough memory for this batch size."""

@@ -260,6 +260,7 @@ def measure(
         Augment(meta),
         num_classes=len(meta.classes),
         device=device,
+        task=meta.task,
         should_stop=should_stop,
     )
     costs = compression.measure(model, (meta.channels, meta.height, meta.width), device)

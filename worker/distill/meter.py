@@ -16,33 +16,35 @@ MAX_STEPS = 1024  # in a block
 
 
 class Meter:
-    """Collects rows of values. A block is sent every 0.2 s, the first one after the first step."""
+    """Collects each step's values. A block is sent every 0.2 s, the first one after the first step.
 
-    def __init__(
-        self,
-        series: list[str],
-        constants: dict[str, float],
-        report: Reporter,
-        *,
-        total_steps: int,
-        epochs: int,
-    ) -> None:
-        self.series, self.constants, self.report = series, constants, report
+    Tensors are fetched together, a block at a time. Plain numbers that stay the same are sent once a block.
+    """
+
+    def __init__(self, report: Reporter, *, total_steps: int, epochs: int) -> None:
+        self.report = report
         self.total_steps, self.epochs = total_steps, epochs
-        self.rows: list[Tensor] = []  # each (len(series),), on the device
+        self.names: list[str] = []  # of the tensors, in the order of their rows
+        self.rows: list[Tensor] = []  # each (len(names),), on the device
+        self.plain: dict[str, list[float]] = {}
         self.steps: list[int] = []
         self.wall: list[float] = []
-        self.rates: list[float] = []  # learning rates
         self.samples = self.steps_done = 0
         self.began = self.sent = time.monotonic()
         self.first = True
 
-    def add(self, step: int, epoch: int, samples: int, learning_rate: float, values: list[Tensor]) -> None:
-        """One step's values, in the order of `series`. Raises Diverged within a block of a bad one."""
-        self.rows.append(torch.stack([value.detach().float() for value in values]))
+    def add(self, step: int, epoch: int, samples: int, values: dict[str, Tensor | float]) -> None:
+        """One step's values; "lr" is one of them. Raises Diverged within a block of a bad one."""
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        if self.names != list(tensors):  # another part of the run has other terms
+            self.flush(epoch)
+            self.names, self.plain = list(tensors), {}
+        self.rows.append(torch.stack([value.detach().float() for value in tensors.values()]))
+        for name, value in values.items():
+            if not isinstance(value, Tensor):
+                self.plain.setdefault(name, []).append(value)
         self.steps.append(step)
         self.wall.append(time.time())
-        self.rates.append(learning_rate)
         self.samples += samples
         if self.first or len(self.rows) >= MAX_STEPS or time.monotonic() - self.sent >= INTERVAL:
             self.flush(epoch)
@@ -51,28 +53,26 @@ class Meter:
         """Fetch and send what has been collected: one synchronisation."""
         if not self.rows:
             return
-        columns = torch.stack(self.rows).T.tolist()
+        columns = dict(zip(self.names, torch.stack(self.rows).T.tolist(), strict=True))
         bad = self._first_bad(columns)
         keep = len(self.steps) if bad is None else bad[0] + 1
-        values = {
-            name: [_finite(x) for x in column[:keep]]
-            for name, column in zip(self.series, columns, strict=True)
-        }
-        values["lr"] = list(self.rates[:keep])
+        moving = {name: column for name, column in self.plain.items() if len(set(column)) > 1 or name == "lr"}
+        values = {name: [_finite(x) for x in column[:keep]] for name, column in (columns | moving).items()}
         self.report(Metrics(steps=self.steps[:keep], wall=self.wall[:keep], values=values))
         if bad is not None:
             row, name, value = bad
-            raise Diverged(name, value, self.steps[row], self.rates[row])
-        self._progress(epoch)
-        self.rows, self.steps, self.wall, self.rates, self.samples = [], [], [], [], 0
+            raise Diverged(name, value, self.steps[row], self.plain["lr"][row])
+        self._progress(epoch, {name: c[-1] for name, c in self.plain.items() if name not in moving})
+        self.rows, self.plain, self.steps, self.wall, self.samples = [], {}, [], [], 0
 
-    def _progress(self, epoch: int) -> None:
+    def _progress(self, epoch: int, constants: dict[str, float]) -> None:
         now, step = time.monotonic(), self.steps[-1]
         self.steps_done += len(self.steps)
         rate = None if self.first else self.samples / max(now - self.sent, 1e-9)
         # The whole session's pace, validation included: it is what the rest will take too.
         eta = (self.total_steps - step) * (now - self.began) / self.steps_done
-        self.point(step, self.constants | ({} if rate is None else {"throughput": rate}))
+        if block := constants | ({} if rate is None else {"throughput": rate}):
+            self.point(step, block)
         self.report(
             Progress(
                 step=step,
@@ -90,11 +90,11 @@ class Meter:
         block = {name: [_finite(value)] for name, value in values.items()}
         self.report(Metrics(steps=[step], wall=[time.time()], values=block))
 
-    def _first_bad(self, columns: list[list[float]]) -> tuple[int, str, float] | None:
+    def _first_bad(self, columns: dict[str, list[float]]) -> tuple[int, str, float] | None:
         """(row, series, value) of the first value that is not finite; a term before the total it spoils."""
         bad = [
             (row, name == "loss/total", name, value)
-            for name, column in zip(self.series, columns, strict=True)
+            for name, column in columns.items()
             for row, value in enumerate(column)
             if not math.isfinite(value)
         ]

@@ -1,6 +1,6 @@
 """The training loop: a student under a teacher, or a network alone. Read it from top to bottom.
 
-train() = assemble() data, student, teacher, objective, optimiser → fit() → conclude().
+train() = assemble() data, student, teachers, objective, optimiser → fit() stage by stage → conclude().
 Everything random is a pure function of the seed and a counter, and a checkpoint holds the rest: a run that
 was interrupted anywhere ends with the very weights an undisturbed one would have had.
 """
@@ -9,309 +9,322 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from worker.distill import checkpoint, compression, methods, models, objective
-from worker.distill.batches import Batch, Batches, memory_format
-from worker.distill.data import prepared
-from worker.distill.data.augment import Augment
+from worker.distill import checkpoint, methods, objective, optim
+from worker.distill.assemble import Run, Stage, assemble, optimizer
+from worker.distill.batches import Batch, memory_format
+from worker.distill.conclude import conclude, score
+from worker.distill.data.augment import mix
 from worker.distill.errors import Diverged, OutOfMemory, StopRequested
-from worker.distill.evaluate import Scores, evaluate, never
+from worker.distill.evaluate import never
 from worker.distill.events import Log, Phase, Reporter
-from worker.distill.layers import Tap, meta_forward
+from worker.distill.group import together
+from worker.distill.layers import Tap
+from worker.distill.lessons import Lessons
 from worker.distill.meter import Meter
-from worker.distill.runtime import describe_device, pick_device, seed_everything
-from worker.distill.spec import ModelRef, RunSpec, SpecError, Training
+from worker.distill.objective import Target, Values, Wanted
+from worker.distill.runtime import describe_device, pick_device
+from worker.distill.spec import RunSpec, SpecError
 
 CHECKPOINT_EVERY = 2.0  # seconds at least between epoch-end checkpoints; a short epoch is soon redone
-
-
-@dataclass
-class Run:
-    """What a run consists of, and how far it is."""
-
-    spec: RunSpec
-    device: torch.device
-    data: prepared.Prepared
-    batches: Batches
-    augment: Augment
-    student: nn.Module
-    teacher: nn.Module | None
-    loss: objective.WeightedSum
-    optimizer: torch.optim.Optimizer
-    student_tap: Tap
-    teacher_tap: Tap | None
-    epoch: int = 0  # epochs finished, validation included
-    batch: int = 0  # batches of the current epoch finished
-
-    @property
-    def step(self) -> int:
-        return self.epoch * self.batches.steps + self.batch
-
-    @property
-    def image(self) -> tuple[int, int, int]:
-        return self.data.meta.channels, self.data.meta.height, self.data.meta.width
 
 
 def train(spec: RunSpec, report: Reporter, should_stop: Callable[[], bool] = never) -> dict[str, Any]:
     """The `train` command; its result's data. Raises SpecError, StopRequested, Diverged, OutOfMemory."""
     began = time.monotonic()
     device = pick_device(spec.device)
+    step = 0
     try:
-        run = assemble(spec, device, report)
-        resume(run, report)
-        fit(run, report, should_stop)
-        result = conclude(run, report, should_stop)
+        with together(spec, device) as group:
+            run = assemble(spec, device, report, group)
+            lessons = Lessons(run, report, should_stop)
+            resume(run, lessons, report)
+            try:
+                fit(run, lessons, report, should_stop)
+                # The followers have done their share: one process measures.
+                result = conclude(run, report, should_stop) if group.leads else {}
+            finally:
+                step = run.step
     except StopRequested:
-        raise StopRequested(run.step) from None
+        raise StopRequested(step) from None
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise OutOfMemory(spec.training.batch_size, str(device)) from error
         raise
-    return result | {"seconds": round(time.monotonic() - began, 3)}
-
-
-# --- before
-
-
-def assemble(spec: RunSpec, device: torch.device, report: Reporter) -> Run:
-    """Data, student, teacher, objective, optimiser."""
-    training = spec.training
-    report(Phase(name="data"))
-    data = prepared.load(spec.dataset)
-    batches = Batches(data.split("train"), training.batch_size, training.seed, device)
-    if training.warmup_epochs >= training.epochs:
-        fix = f"Make it less than training.epochs ({training.epochs})."
-        raise SpecError("training.warmup_epochs", training.warmup_epochs, "warm-up fills the whole run.", fix)
-
-    # The student first: under one seed it starts from the same weights with a teacher and without.
-    report(Phase(name="model", detail=spec.student.architecture))
-    seed_everything(training.seed)
-    student = network(spec.student, data.meta, device, "student")
-    teacher = None
-    if spec.teacher is not None:
-        report(Phase(name="teacher", detail=spec.teacher.architecture))
-        teacher = network(spec.teacher, data.meta, device, "teacher").eval().requires_grad_(False)
-        if spec.teacher.weights is None:
-            text = "The teacher has no weights trained on this dataset: its outputs are as good as random."
-            report(Log(level="warning", text=text))
-
-    loss = objective.build(spec.objective, _pair(student, teacher, data.meta)).to(device)
-    seed_everything(training.seed)  # dropout draws alike, whatever the teacher and the methods drew
-    return Run(
-        spec=spec,
-        device=device,
-        data=data,
-        batches=batches,
-        augment=Augment(data.meta),
-        student=student,
-        teacher=teacher,
-        loss=loss,
-        optimizer=optimizer(training, student, loss),
-        student_tap=Tap(student, loss.student_paths),
-        teacher_tap=Tap(teacher, loss.teacher_paths) if teacher is not None else None,
-    )
-
-
-def network(ref: ModelRef, meta: prepared.Meta, device: torch.device, field: str) -> nn.Module:
-    """A network for this dataset, on the device, with the weights asked for."""
-    classes = len(meta.classes)
-    try:
-        model = models.build(
-            ref.architecture,
-            num_classes=classes,
-            in_channels=meta.channels,
-            image_size=min(meta.height, meta.width),
-            pretrained=ref.pretrained and ref.weights is None,
-        )
-        if meta.height != meta.width:  # build() was told of a square
-            meta_forward(model, meta.channels, (meta.height, meta.width))
-    except SpecError as error:
-        problem = (
-            error.problem
-            if error.field == "architecture"
-            else f"{error.problem} ({error.field} = {error.value!r})"
-        )
-        raise SpecError(f"{field}.architecture", ref.architecture, problem, error.fix) from error
-    if ref.weights is not None:
-        checkpoint.load_weights(model, ref.weights, field=f"{field}.weights", num_classes=classes)
-    placed: nn.Module = model.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
-    return placed
-
-
-def _pair(
-    student: nn.Module, teacher: nn.Module | None, meta: prepared.Meta
-) -> Callable[[], methods.Pair] | None:
-    if teacher is None:
-        return None
-    pair = methods.Pair(student, teacher, (meta.channels, meta.height, meta.width), len(meta.classes))
-    return lambda: pair
-
-
-def optimizer(training: Training, student: nn.Module, loss: objective.WeightedSum) -> torch.optim.Optimizer:
-    """Weight decay on weights, not on norms and biases; the methods' own parameters apart."""
-    groups: list[dict[str, Any]] = []
-    for owner, module in (("student", student), ("methods", loss)):
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        weights = [p for p in parameters if p.ndim > 1]
-        others = [p for p in parameters if p.ndim <= 1]
-        groups.append({"name": owner, "params": weights, "weight_decay": training.weight_decay})
-        groups.append({"name": f"{owner}, norms and biases", "params": others, "weight_decay": 0.0})
-    groups = [group for group in groups if group["params"]]
-    fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
-    match training.optimizer:
-        case "sgd":
-            nesterov = training.momentum > 0
-            return torch.optim.SGD(
-                groups, training.learning_rate, training.momentum, nesterov=nesterov, fused=fused
-            )
-        case "adam":
-            return torch.optim.Adam(groups, training.learning_rate, fused=fused)
-        case "adamw":
-            return torch.optim.AdamW(groups, training.learning_rate, fused=fused)
-
-
-def learning_rate(training: Training, step: int, steps_per_epoch: int) -> float:
-    """The rate of the step with index `step`, counted from 0."""
-    total, warmup = training.epochs * steps_per_epoch, round(training.warmup_epochs * steps_per_epoch)
-    if step < warmup:
-        return training.learning_rate * (step + 1) / warmup
-    done = (step - warmup) / (total - warmup)
-    match training.schedule:
-        case "constant":
-            return training.learning_rate
-        case "cosine":
-            return training.learning_rate * (1 + math.cos(math.pi * done)) / 2
-        case "step":
-            return training.learning_rate * 0.1 ** ((step >= 0.5 * total) + (step >= 0.75 * total))
+    return result | {"cache": lessons.summary(), "seconds": round(time.monotonic() - began, 3)}
 
 
 # --- the loop
 
 
-def fit(run: Run, report: Reporter, should_stop: Callable[[], bool]) -> None:
-    """Train to the end of the last epoch. On a stop: a checkpoint of this very step, then StopRequested."""
-    epochs = run.spec.training.epochs
-    meter = gauge(run, report)
-    report(Phase(name="training", detail=f"on {describe_device(run.device)}"))
-    saved = time.monotonic()
-    with run.student_tap, run.teacher_tap or nullcontext():
-        _look_once(run)
+@dataclass(frozen=True)
+class Part:
+    """A stage while it runs: what its terms look at, and whether the student takes part."""
+
+    stage: Stage
+    wanted: Wanted
+    student_tap: Tap
+    with_student: bool
+
+
+def fit(run: Run, lessons: Lessons, report: Reporter, should_stop: Callable[[], bool]) -> None:
+    """Train to the end of the last stage. On a stop: a checkpoint of this very step, then StopRequested."""
+    meter = Meter(report, total_steps=run.epochs * run.steps, epochs=run.epochs)
+    for stage in run.stages:
+        if run.epoch >= stage.start + stage.epochs or finished(run):
+            continue
+        if stage.start and run.step == stage.start * run.steps:
+            # The main part starts afresh: its momentum is not the first stage's.
+            run.optimizer = optimizer(run.spec.training, run.student, run.loss)
+        report(Phase(name=stage.name, detail=f"on {describe_device(run.device)}"))
         try:
-            while run.epoch < epochs:
-                one_epoch(run, meter, should_stop)
-                validate(run, meter, report, should_stop)
-                run.epoch, run.batch = run.epoch + 1, 0
-                if run.epoch == epochs or time.monotonic() - saved >= CHECKPOINT_EVERY:
-                    save(run, report)
-                    saved = time.monotonic()
+            one_stage(run, stage, lessons, meter, report, should_stop)
         except StopRequested:
             meter.flush(run.epoch)
-            save(run, report)
+            save(run, lessons, report)
+            raise
+        except Diverged as error:
+            error.last_good(run.saved)
             raise
 
 
-def gauge(run: Run, report: Reporter) -> Meter:
-    """The run's meter: each term, raw, and the batch's accuracy at every step; the weights once a block."""
-    return Meter(
-        [*(f"loss/{name}" for name in run.loss.names), "train/top1"],
-        {f"weight/{name}": weight for name, weight in run.loss.weights.items()},
-        report,
-        total_steps=run.spec.training.epochs * run.batches.steps,
-        epochs=run.spec.training.epochs,
-    )
+def one_stage(
+    run: Run,
+    stage: Stage,
+    lessons: Lessons,
+    meter: Meter,
+    report: Reporter,
+    should_stop: Callable[[], bool],
+) -> None:
+    """The epochs of a stage that are still to do."""
+    saved = time.monotonic()
+    with part_of(run, stage) as part, lessons.about(stage, part.wanted):
+        while not over(run, stage):
+            one_epoch(run, part, lessons, meter, should_stop)
+            if not stage.prelude:
+                validate(run, meter, report, should_stop)
+            run.epoch, run.batch = run.epoch + 1, 0
+            if over(run, stage) or time.monotonic() - saved >= CHECKPOINT_EVERY:
+                save(run, lessons, report)
+                saved = time.monotonic()
 
 
-def one_epoch(run: Run, meter: Meter, should_stop: Callable[[], bool]) -> None:
-    """The steps of the current epoch that are still to do."""
-    run.student.train()
-    run.loss.train()
-    for batch in run.batches.epoch(run.epoch, start=run.batch):
-        if should_stop():
-            raise StopRequested
-        rate = learning_rate(run.spec.training, run.step, run.batches.steps)
-        values = one_step(run, batch, rate)
-        run.batch += 1
-        meter.add(run.step, run.epoch, len(batch.labels), rate, values)
-    meter.flush(run.epoch)
+def over(run: Run, stage: Stage) -> bool:
+    return run.epoch >= stage.start + stage.epochs or finished(run)
+
+
+def finished(run: Run) -> bool:
+    """Whether early stopping has ended the run."""
+    return run.early_stop is not None and run.early_stop.stopped
+
+
+@contextmanager
+def part_of(run: Run, stage: Stage) -> Iterator[Part]:
+    wanted = run.loss.wanted(stage.prelude)
+    tap = Tap(run.student, sorted({*wanted.student, *wanted.student_vectors}))
+    with tap:
+        if wanted.student or wanted.student_vectors:
+            _look_once(run)
+        yield Part(stage, wanted, tap, not stage.prelude or run.loss.trains_student_first())
 
 
 def _look_once(run: Run) -> None:
     """One forward before the first step. Tap copies what it does not know yet, and a copy changes the order
     in which gradients are summed: without this the first step after a resume would differ in the last bit.
     """
-    if run.loss.student_paths:
-        with torch.no_grad():
-            run.student.eval()(torch.zeros(1, *run.image, device=run.device))
+    with torch.no_grad():
+        run.student.eval()(torch.zeros(1, *run.image, device=run.device))
 
 
-def one_step(run: Run, batch: Batch, rate: float) -> list[Tensor]:
-    """One optimiser step. The objective's values (total first) and the batch's accuracy, unfetched."""
+def one_epoch(run: Run, part: Part, lessons: Lessons, meter: Meter, should_stop: Callable[[], bool]) -> None:
+    """The steps of the current epoch that are still to do."""
+    run.student.train()
+    for module in run.frozen:
+        module.eval()
+    run.loss.train()
+    lessons.begin(run.epoch)
+    accumulate = run.spec.training.accumulate
+    local = run.epoch - part.stage.start
+    for group in grouped(run.batches.epoch(local, start=run.batch * accumulate), accumulate):
+        if run.group.any(should_stop()):
+            raise StopRequested
+        values = one_step(run, part, lessons, group)
+        run.batch += 1
+        meter.add(run.step, run.epoch, sum(len(batch.labels) for batch in group), values)
+    meter.flush(run.epoch)
+
+
+def grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """So many batches at a time; the last group may be smaller."""
+    group: list[Batch] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def one_step(run: Run, part: Part, lessons: Lessons, group: list[Batch]) -> dict[str, Tensor | float]:
+    """One optimiser step over a group of batches. Its values by series, the tensors unfetched."""
+    run.optimizer.zero_grad(set_to_none=True)
+    seen = []
+    for batch in group:
+        values, extra = objective_of(run, part, lessons, batch)
+        run.scaler.scale(values.total / len(group)).backward()
+        seen.append(reported(values, extra))
+    rate = rate_of(run, part.stage, run.step)
+    for settings in run.optimizer.param_groups:
+        settings["lr"] = rate
+    measured = mean_of(seen) | {"lr": rate}
+    parameters = [p for settings in run.optimizer.param_groups for p in settings["params"]]
+    run.group.average(parameters)
+    if run.spec.training.clip_norm is not None:
+        run.scaler.unscale_(run.optimizer)
+        measured["gradient norm"] = optim.clip(parameters, run.spec.training.clip_norm)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    if run.ema is not None:
+        run.ema.update(run.student)
+    return measured
+
+
+def objective_of(
+    run: Run, part: Part, lessons: Lessons, batch: Batch
+) -> tuple[Values, dict[str, Tensor | float]]:
+    """Both networks' forward passes and the objective of one batch, and how well the student does on it."""
+    stage = part.stage
+    view = run.view(run.epoch - stage.start)
+    inputs, target = present(run, batch, view)
+    rows = len(batch.labels)
+    logits, ours = student_says(run, part, inputs, rows) if part.with_student else (inputs.new_empty(0), {})
+    theirs = lessons.look(batch, inputs)
+    strong = None
+    if not stage.prelude and run.loss.needs("views"):
+        twin = _laid_out(run, run.augment.strong(batch.images, batch.index, seed=view[0], view=view[1]))
+        said, _ = student_says(run, part, twin, rows)
+        strong = methods.Logits(said, lessons.look(batch, twin, strong=True)["logits"])
+    step = methods.Step(
+        labels=dominant(target),
+        index=batch.index,
+        student_logits=logits,
+        teacher_logits=theirs.get("logits", inputs.new_empty(0)),
+        student_features={path: ours[path] for path in part.wanted.student},
+        teacher_features={path: theirs[f"feature:{path}"] for path in part.wanted.teacher},
+        student_vectors=objective.pooled(ours, part.wanted.student_vectors),
+        teacher_vectors={path: theirs[f"vector:{path}"] for path in part.wanted.teacher_vectors},
+        strong=strong,
+        task=run.loss.task,
+        number=run.step - stage.start * run.steps,
+        epoch=run.step / run.steps - stage.start,
+        epochs=stage.epochs,
+    )
+    if stage.prelude:
+        return run.loss.prelude(step), {}
+    if run.loss.task == "multi-label":
+        return run.loss(step, target), {"train/f1": objective.f1(logits, target.labels)}
+    return run.loss(step, target), {"train/top1": objective.accuracy(logits, step.labels)}
+
+
+def present(run: Run, batch: Batch, view: tuple[int, int]) -> tuple[Tensor, Target]:
+    """The batch as the networks see it: augmented, mixed if asked for, normalised."""
     training = run.spec.training
     if training.augment:
-        inputs = run.augment(batch.images, batch.index, seed=training.seed, view=run.epoch)
+        inputs = run.augment(batch.images, batch.index, seed=view[0], view=view[1])
     else:
         inputs = run.augment.normalise(batch.images)
-    inputs = inputs.contiguous(memory_format=memory_format(run.device))
-
-    student_logits = run.student(inputs)  # (B, C)
-    teacher_logits, teacher_features = look(run, inputs)
-    step = methods.Step(
-        batch.labels,
-        batch.index,
-        student_logits,
-        teacher_logits,
-        run.student_tap.outputs,
-        teacher_features,
-    )
-    total, values = run.loss(step)
-
-    run.optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
-    run.optimizer.step()
-    return [*values, objective.accuracy(student_logits, batch.labels)]
+    target = Target(batch.labels)
+    if training.mixup or training.cutmix:
+        inputs, partner, share = mix(
+            inputs,
+            batch.index,
+            seed=training.seed,
+            view=run.epoch,
+            mixup=training.mixup,
+            cutmix=training.cutmix,
+        )
+        target = Target(batch.labels, batch.labels[partner], share)
+    return _laid_out(run, inputs), target
 
 
-def look(run: Run, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The teacher's logits and features. Nothing is asked of a teacher whom no term looks at."""
-    if run.teacher is None or run.teacher_tap is None or not run.loss.terms:
-        return inputs.new_empty(0), {}
-    with torch.inference_mode():
-        logits = run.teacher(inputs)
-    # Autograd may not save an inference tensor; the copy is an ordinary one, and Tap copies the features.
-    return logits.clone(), run.teacher_tap.outputs
+def _laid_out(run: Run, inputs: Tensor) -> Tensor:
+    """This process's share of the batch."""
+    return run.group.mine(inputs).contiguous(memory_format=memory_format(run.device))
+
+
+def dominant(target: Target) -> Tensor:
+    """The labels of the larger part of each image, for methods that know one label a sample."""
+    if target.partner is None or target.share is None:
+        return target.labels
+    larger = target.share >= 0.5
+    return torch.where(larger if target.labels.ndim == 1 else larger[:, None], target.labels, target.partner)
+
+
+def student_says(run: Run, part: Part, inputs: Tensor, rows: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """The student's logits (B, C) and the outputs of the tapped layers, in fp32, for the whole batch."""
+    with run.autocast() or nullcontext():
+        logits = run.student(inputs)
+    features = {path: value.float() for path, value in part.student_tap.outputs.items()}
+    whole = run.group.whole
+    return whole(logits.float(), rows), {path: whole(value, rows) for path, value in features.items()}
+
+
+def reported(values: Values, extra: dict[str, Tensor | float]) -> dict[str, Tensor | float]:
+    """By series, the total first: a term that is not finite is named before the total it spoils."""
+    return {
+        "loss/total": values.total,
+        **{f"loss/{name}": value for name, value in values.raw.items()},
+        **extra,
+        **{f"weight/{name}": value for name, value in values.weights.items()},
+        **{f"dial/{name}": value for name, value in values.dials.items()},
+    }
+
+
+def mean_of(seen: list[dict[str, Tensor | float]]) -> dict[str, Tensor | float]:
+    """Of the batches that make one step."""
+    if len(seen) == 1:
+        return seen[0]
+    return {
+        name: torch.stack([row[name].detach() for row in seen]).mean()  # type: ignore[union-attr]
+        if isinstance(value, Tensor)
+        else sum(float(row[name]) for row in seen) / len(seen)
+        for name, value in seen[0].items()
+    }
+
+
+def rate_of(run: Run, stage: Stage, step: int) -> float:
+    """The learning rate of the step with index `step`; constant in a first stage, as the authors have it."""
+    if stage.prelude:
+        return run.spec.training.learning_rate
+    local = step - stage.start * run.steps
+    return optim.learning_rate(run.spec.training, local, stage.epochs * run.steps, run.steps)
 
 
 def validate(run: Run, meter: Meter, report: Reporter, should_stop: Callable[[], bool]) -> None:
-    """Score the student on the validation split at an epoch's end."""
-    scores = score(run, run.student, "val", should_stop)
-    top5 = {} if scores.top5 is None else {"val/top5": scores.top5}
-    meter.point(run.step, {"val/top1": scores.top1, "val/loss": scores.loss, **top5})
+    """Score the student (its moving average, if there is one) on the validation split at an epoch's end."""
+    with run.ema.swapped(run.student) if run.ema is not None else nullcontext():
+        scores = score(run, run.student, "val", should_stop)
+        improved = run.early_stop is not None and run.early_stop.update(
+            scores.score if run.spec.training.early_stop_metric == "score" else scores.loss
+        )
+        if improved:
+            run.best = {name: t.detach().clone() for name, t in run.student.state_dict().items()}
+    meter.point(run.step, scores.points("val"))
     if not math.isfinite(scores.loss):
-        rate = learning_rate(run.spec.training, run.step - 1, run.batches.steps)
-        raise Diverged("val/loss", scores.loss, run.step, rate)
-    text = f"Epoch {run.epoch + 1}/{run.spec.training.epochs}: validation top-1 {scores.top1:.2%}, "
-    report(Log(text=text + f"loss {scores.loss:.4f}."))
-
-
-def score(run: Run, model: nn.Module, split: str, should_stop: Callable[[], bool]) -> Scores:
-    return evaluate(
-        model,
-        run.data.split(split),
-        run.augment,
-        num_classes=len(run.data.meta.classes),
-        device=run.device,
-        should_stop=should_stop,
-    )
+        raise Diverged("val/loss", scores.loss, run.step, rate_of(run, run.stages[-1], run.step - 1))
+    report(Log(text=f"Epoch {run.epoch + 1}/{run.epochs}: validation {scores.words()}."))
+    if finished(run):
+        text = f"Stopped early: {run.spec.training.early_stop} epochs without a better validation."
+        report(Log(text=text))
 
 
 # --- checkpoints
@@ -319,14 +332,17 @@ def score(run: Run, model: nn.Module, split: str, should_stop: Callable[[], bool
 
 def identity(run: Run) -> dict[str, Any]:
     """What makes two runs the same; files may have moved in between."""
-    asked = run.spec.model_dump(mode="json", exclude={"dataset", "output", "device"})
-    for ref in (asked["student"], asked["teacher"] or {}):
+    asked = run.spec.model_dump(mode="json", exclude={"dataset", "output", "device", "cache", "processes"})
+    for ref in (asked["student"], asked["teacher"] or {}, *asked["more_teachers"]):
         ref.pop("weights", None)
     return asked | {"data": run.data.meta.fingerprint}
 
 
-def save(run: Run, report: Reporter) -> None:
+def save(run: Run, lessons: Lessons, report: Reporter) -> None:
     """Everything the rest of the run depends on. Its position is (epoch, batch)."""
+    run.saved = run.step
+    if not run.group.leads:
+        return
     state = {
         "identity": identity(run),
         "epoch": run.epoch,
@@ -334,13 +350,18 @@ def save(run: Run, report: Reporter) -> None:
         "student": run.student.state_dict(),
         "methods": run.loss.state_dict(),
         "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
+        "ema": run.ema.state_dict() if run.ema is not None else None,
+        "early_stop": run.early_stop.state_dict() if run.early_stop is not None else None,
+        "best": run.best,
+        "cached": lessons.cached,
         "rng": torch.get_rng_state(),
         "rng_cuda": torch.cuda.get_rng_state(run.device) if run.device.type == "cuda" else None,
     }
     report(checkpoint.save_resume(Path(run.spec.output), state, run.step))
 
 
-def resume(run: Run, report: Reporter) -> None:
+def resume(run: Run, lessons: Lessons, report: Reporter) -> None:
     """Go back to where the output folder's newest whole checkpoint was."""
     folder = Path(run.spec.output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -351,33 +372,21 @@ def resume(run: Run, report: Reporter) -> None:
         fix = "Choose an empty folder, or remove the checkpoints in it."
         raise SpecError("output", run.spec.output, "the folder holds checkpoints of another run.", fix)
     run.epoch, run.batch = state["epoch"], state["batch"]
+    run.saved = run.step
     run.student.load_state_dict(state["student"])
     run.loss.load_state_dict(state["methods"])
     run.optimizer.load_state_dict(state["optimizer"])
+    run.scaler.load_state_dict(state["scaler"])
+    if run.ema is not None:
+        run.ema.load_state_dict(state["ema"])
+    if run.early_stop is not None:
+        run.early_stop.load_state_dict(state["early_stop"])
+        run.best = {name: tensor.to(run.device) for name, tensor in state["best"].items()}
+    lessons.resume(state["cached"])
     torch.set_rng_state(state["rng"])
     if state["rng_cuda"] is not None and run.device.type == "cuda":
         torch.cuda.set_rng_state(state["rng_cuda"], run.device)
     report(Log(text=f"Resumed at step {run.step}."))
-
-
-# --- after
-
-
-def conclude(run: Run, report: Reporter, should_stop: Callable[[], bool]) -> dict[str, Any]:
-    """Export the student, measure it and its teacher with the same code."""
-    report(checkpoint.save_student(Path(run.spec.output), run.student, run.step))
-    split = run.data.evaluation_split
-    report(Phase(name="evaluation", detail=f"on the {split} split"))
-    measured: dict[str, Any] = {}
-    for name, model in (("student", run.student), ("teacher", run.teacher)):
-        measured[name] = None
-        if model is not None:
-            measured[name] = {**asdict(score(run, model, split, should_stop)), "split": split}
-    report(Phase(name="compression"))
-    for name, model in (("student", run.student), ("teacher", run.teacher)):
-        if model is not None:
-            measured[name] |= compression.measure(model, run.image, run.device)
-    return {**measured, "steps": run.step, "device": describe_device(run.device)}
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -36,6 +36,13 @@ class Options(Strict):
         title="Validation images",
         description="Taken out of the training images, the same share of every class, always the same ones.",
     )
+    training: int | None = Field(
+        None,
+        ge=100,
+        le=60_000,
+        title="Training images",
+        description="Fewer than there are, the same share of every class, always the same ones. Empty: all.",
+    )
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,11 @@ def prepare(what: IdxSet, options: Options, source: str | None, output: Path, re
         problem = f"the training set has only {len(labels)} images."
         raise SpecError("options.validation", options.validation, problem, "Take at most half of them.")
     train, val = stratified(labels, options.validation, SPLIT_SEED)
+    if options.training is not None:
+        if options.training >= len(train):
+            problem = f"{len(train)} training images are left beside the validation images."
+            raise SpecError("options.training", options.training, problem, "Ask for fewer, or for all.")
+        train = train[stratified(labels[train], options.training, SPLIT_SEED)[1]]
     height, width = images.shape[2:]
     with Writer(
         output, kind=what.kind, classes=what.classes, channels=1, height=height, width=width

@@ -7,6 +7,7 @@ can be computed once and used by every student.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -82,3 +83,36 @@ class Augment:
         if self._scale.device != device:
             for name in ("_scale", "_shift", "_rows", "_columns"):
                 setattr(self, name, getattr(self, name).to(device))
+
+
+def mix(
+    inputs: Tensor, index: Tensor, *, seed: int, view: int, mixup: float, cutmix: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Blend each image with another of the batch, or paste a box of it in: a function of (seed, view, index).
+
+    inputs (B, C, H, W) → the mixed ones, the partners' positions in the batch (B,), and each image's own
+    share (B,). One share λ ~ Beta(α, α) a batch; where both α are given, a coin decides which is done.
+    Zhang et al. 2018 (arXiv 1710.09412); Yun et al. 2019 (arXiv 1905.04899), equation 2.
+    """
+    random = np.random.default_rng([seed, view, int(index[0])])
+    partner = torch.from_numpy(random.permutation(len(inputs))).to(inputs.device)
+    paste = bool(cutmix) and (not mixup or random.random() < 0.5)
+    alpha = cutmix if paste else mixup
+    share = float(random.beta(alpha, alpha))
+    if not paste:
+        mixed = torch.lerp(inputs[partner], inputs, share)
+        return mixed, partner, inputs.new_full((len(inputs),), share)
+    height, width = inputs.shape[2:]
+    side = (1 - share) ** 0.5
+    middle = random.random(2) * (height, width)
+    top, bottom = _span(middle[0], side * height, height)
+    left, right = _span(middle[1], side * width, width)
+    mixed = inputs.clone()
+    mixed[:, :, top:bottom, left:right] = inputs[partner, :, top:bottom, left:right]
+    share = 1 - (bottom - top) * (right - left) / (height * width)  # what the border cut off is not pasted
+    return mixed, partner, inputs.new_full((len(inputs),), share)
+
+
+def _span(middle: float, length: float, end: int) -> tuple[int, int]:
+    """From and to of a stretch around `middle`, cut at 0 and at `end`."""
+    return max(0, round(middle - length / 2)), min(end, round(middle + length / 2))

@@ -63,6 +63,7 @@ class Meta(BaseModel):
 
     format: Literal[1] = 1
     kind: str
+    task: Literal["single-label", "multi-label"] = "single-label"
     classes: list[str]
     channels: int
     height: int

@@ -1,0 +1,209 @@
+"""One run over several processes: each computes its share of every batch, and all take the same step.
+
+The objective is reckoned on the whole batch in every process, from outputs gathered with their gradients, so
+that methods which relate samples to each other mean the same as in one process; batch norm reckons its
+statistics over the whole batch too. Gradients are then averaged. gloo on CPUs, nccl on CUDA.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn import functional as collective
+
+from worker.distill.spec import RunSpec, SpecError
+
+RANK, MEETING = "KDWEB_RANK", "KDWEB_MEETING_POINT"
+
+
+class Group:
+    """The processes of a run. Of one process alone every operation is the identity."""
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process reports and writes files."""
+        return self.rank == 0
+
+    def mine(self, x: Tensor) -> Tensor:
+        """This process's rows of a batch; the shares differ by one row at most."""
+        return x if self.size == 1 else x.tensor_split(self.size)[self.rank]
+
+    def whole(self, x: Tensor, rows: int) -> Tensor:
+        """The batch's `rows` rows from everybody's share of them, with gradients."""
+        if self.size == 1:
+            return x
+        most = -(-rows // self.size)
+        padding = x.new_zeros(most - len(x), *x.shape[1:])  # collectives want one shape
+        parts = collective.all_gather(torch.cat([x, padding]).contiguous())
+        sizes = [len(part) for part in torch.empty(rows).tensor_split(self.size)]
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    def average(self, parameters: Iterable[Tensor]) -> None:
+        """Every gradient becomes its mean over the processes, in one exchange.
+
+        Each process differentiates the whole batch's objective, and gathering adds the processes' gradients
+        up: the mean is the gradient that one process alone would have.
+        """
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient) / self.size)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set anywhere: all processes stop at the same step."""
+        if self.size == 1:
+            return flag
+        asked = torch.tensor([flag], dtype=torch.int32, device=_device())
+        dist.all_reduce(asked, dist.ReduceOp.MAX)
+        return bool(asked.item())
+
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """The leader goes through the block before the others begin: it makes the files that they read."""
+        if self.size > 1 and not self.leads:
+            dist.barrier()
+        yield
+        if self.size > 1 and self.leads:
+            dist.barrier()
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+
+
+class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over the whole batch, all processes' shares together. Same state as what it replaces."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of dimensions from two on."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        dims = [d for d in range(input.ndim) if d != 1]
+        shape = [1, -1] + [1] * (input.ndim - 2)
+        x = input.float()
+        local = x.new_tensor([x.numel() / x.shape[1]])
+        count = collective.all_reduce(local)
+        mean = collective.all_reduce(x.sum(dims)) / count
+        centred = x - mean.view(shape)
+        variance = collective.all_reduce((centred**2).sum(dims)) / count
+        self._track(mean, variance * count / (count - 1).clamp_min(1))
+        normal = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.weight is not None:
+            normal = normal * self.weight.view(shape) + self.bias.view(shape)
+        return normal.to(input.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance, share)
+
+
+def share_batch_norm(model: nn.Module) -> None:
+    """Replace every batch norm in a network, parameters and buffers kept."""
+    for name, child in model.named_children():
+        if not isinstance(child, nn.modules.batchnorm._BatchNorm) or isinstance(child, SharedBatchNorm):
+            share_batch_norm(child)
+            continue
+        shared = SharedBatchNorm(
+            child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+        )
+        shared.weight, shared.bias = child.weight, child.bias
+        shared.running_mean, shared.running_var = child.running_mean, child.running_var
+        shared.num_batches_tracked = child.num_batches_tracked
+        setattr(model, name, shared.train(child.training))
+
+
+# ---- starting ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def together(spec: RunSpec, device: torch.device) -> Iterator[Group]:
+    """The group of a run: alone, or with followers that this process starts, or as such a follower."""
+    if spec.processes == 1:
+        yield Group()
+    elif RANK in os.environ:
+        with _joined(int(os.environ[RANK]), spec.processes, os.environ[MEETING], device) as group:
+            yield group
+    else:
+        if device.type == "cuda" and spec.processes > torch.cuda.device_count():
+            found = torch.cuda.device_count()
+            raise SpecError(
+                "processes", spec.processes, f"this machine has {found} GPUs.", f"Use {found} or fewer."
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            meeting = str(Path(folder) / "meeting")
+            with _followers(spec, meeting) as check, _joined(0, spec.processes, meeting, device) as group:
+                try:
+                    yield group
+                except RuntimeError as error:
+                    check(error)
+                    raise
+
+
+@contextmanager
+def _joined(rank: int, size: int, meeting: str, device: torch.device) -> Iterator[Group]:
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, threads // size))
+    else:
+        torch.cuda.set_device(rank)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{meeting}", rank=rank, world_size=size)
+    try:
+        yield Group(rank, size)
+    finally:
+        dist.destroy_process_group()
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _followers(spec: RunSpec, meeting: str) -> Iterator[Callable[[RuntimeError], None]]:
+    """The other processes; given is a function that says which of them a lost connection is owed to."""
+    children = []
+    for rank in range(1, spec.processes):
+        environment = os.environ | {RANK: str(rank), MEETING: meeting}
+        command = [sys.executable, "-m", "worker.distill", "train", "-"]
+        child = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        )
+        assert child.stdin is not None
+        child.stdin.write(spec.model_dump_json())
+        child.stdin.close()
+        children.append(child)
+
+    def check(error: RuntimeError) -> None:
+        for rank, child in enumerate(children, start=1):
+            if child.poll() not in (None, 0):
+                text = f"process {rank} of {spec.processes} ended with code {child.returncode}"
+                raise RuntimeError(text) from error
+
+    try:
+        yield check
+    finally:
+        for child in children:
+            try:
+                child.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
