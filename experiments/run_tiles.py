@@ -76,9 +76,7 @@ def _smaller_files(student: dict[str, Any]) -> list[Tile]:
     half, quarter = student.get("bytes_fp16"), student.get("bytes_int8")
     if not (half and quarter):
         return []
-    return [
-        Tile("As fp16, int8", f"{filesize(half)}, {filesize(quarter)}", "files; accuracy is that of fp32")
-    ]
+    return [Tile("Size as int8", filesize(quarter), f"fp16 {filesize(half)}; accuracy is that of fp32")]
 
 
 def fidelity(run: Run) -> list[Tile]:

@@ -6,6 +6,7 @@ import pickle
 import struct
 import zipfile
 from collections import OrderedDict
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,17 @@ from tests.distill.corpus import MARKER, files
 from worker.distill import models, sandbox
 from worker.distill.data.prepared import Writer
 from worker.distill.errors import StopRequested
+from worker.distill.evaluate import Scores
 from worker.distill.events import Log
 from worker.distill.import_checkpoint import import_checkpoint
 from worker.distill.read_checkpoint import Refused, check_pickle, read_checkpoint
 from worker.distill.spec import ImportSpec, SpecError
 
 METRICS = {
-    *("top1", "top5", "loss", "per_class", "split"),
-    *("parameters", "bytes", "flops", "latency_p50_ms", "latency_p95_ms"),
+    *(field.name for field in fields(Scores)),
+    *("split", "hardware", "parameters", "bytes", "bytes_fp16", "bytes_int8", "flops"),
+    *("peak_memory", "peak_memory_best", "peak_memory_is", "throughput", "throughput_batch"),
+    *("latency_p50_ms", "latency_p95_ms"),
 }
 
 

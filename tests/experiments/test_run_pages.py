@@ -446,7 +446,7 @@ def test_the_tiles_say_how_like_the_teacher_and_how_calibrated_a_student_is(mia:
     assert shown["Calibration error"] == ("2.10 %", "teacher 5.00 %")
     assert shown["Peak memory, smaller"] == ("10.0×", "6.00 MB → 600 kB")
     assert shown["Throughput, higher"] == ("10.0×", "190/s → 1.90 k/s")
-    assert shown["As fp16, int8"] == ("160 kB, 90.0 kB", "files; accuracy is that of fp32")
+    assert shown["Size as int8"] == ("90.0 kB", "fp16 160 kB; accuracy is that of fp32")
     assert "Agreement with teacher" in mia.get(reverse("run_detail", args=[run.pk])).text
 
 
