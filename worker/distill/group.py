@@ -14,11 +14,11 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn import functional as collective
 
 from worker.distill.spec import RunSpec, SpecError
 
@@ -46,7 +46,7 @@ class Group:
             return x
         most = -(-rows // self.size)
         padding = x.new_zeros(most - len(x), *x.shape[1:])  # collectives want one shape
-        parts = collective.all_gather(torch.cat([x, padding]).contiguous())
+        parts = _Gathered.apply(torch.cat([x, padding]), self.rank, self.size)
         sizes = [len(part) for part in torch.empty(rows).tensor_split(self.size)]
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
@@ -86,6 +86,39 @@ def _device() -> torch.device:
     return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
 
 
+class _Summed(torch.autograd.Function):
+    """The sum over the processes. Everybody's result depends on everybody's input: gradients sum up too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+class _Gathered(torch.autograd.Function):
+    """Every process's tensor, stacked by rank: (size, B, …)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rank: int, size: int) -> Tensor:
+        ctx.rank = rank
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(size)]
+        dist.all_gather(parts, x.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total[ctx.rank], None, None
+
+
 class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm over the whole batch, all processes' shares together. Same state as what it replaces."""
 
@@ -99,10 +132,10 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         shape = [1, -1] + [1] * (input.ndim - 2)
         x = input.float()
         local = x.new_tensor([x.numel() / x.shape[1]])
-        count = collective.all_reduce(local)
-        mean = collective.all_reduce(x.sum(dims)) / count
+        count = _Summed.apply(local)
+        mean = _Summed.apply(x.sum(dims)) / count
         centred = x - mean.view(shape)
-        variance = collective.all_reduce((centred**2).sum(dims)) / count
+        variance = _Summed.apply((centred**2).sum(dims)) / count
         self._track(mean, variance * count / (count - 1).clamp_min(1))
         normal = centred * (variance + self.eps).rsqrt().view(shape)
         if self.weight is not None:
