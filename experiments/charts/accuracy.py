@@ -12,8 +12,8 @@ STYLES = {
     "val/top1": ("validation", "series-1", 2.0, True),
     "train/top1": ("training", "series-2", 1.2, False),
     "val/map": ("validation mAP", "series-1", 2.0, True),
-    "val/f1": ("validation F1, macro", "series-3", 1.2, False),
-    "train/f1": ("training F1", "series-2", 1.2, False),
+    "val/f1": ("validation F1, micro", "series-3", 1.2, False),
+    "train/f1": ("training F1, micro", "series-2", 1.2, False),
 }
 
 

@@ -284,6 +284,32 @@ def test_axes_smoothing_theme_export_and_console(site: Site, tab: Tab, tmp_path:
     assert tab.page.locator("#run-log b").count() == 0
 
 
+def test_a_confusion_follows_the_theme_and_its_file_has_a_row_a_cell(
+    site: Site, tab: Tab, tmp_path: Path
+) -> None:
+    control, run = site.pairs[5]
+    for one in (control, run):
+        assert site.train(one, "--steps", "200", "--per-second", "1000000").wait() == 0
+    tab.open(f"/runs/{run}/")
+    tab.until("document.querySelector('[data-chart=confusion]')")
+    tab.page.locator("[data-chart=confusion]").scroll_into_view_if_needed()
+    colours = "document.querySelector('[data-chart=confusion] .chart-plot').data[0].colorscale.join()"
+    tab.until("document.querySelector('[data-chart=confusion] .chart-plot').data")
+    light = tab.page.evaluate(colours)
+    tab.page.evaluate("window.kdTheme('dark')")
+    tab.until(f"{colours} !== '{light}'")
+    tab.page.click("[data-chart=confusion] details.menu > summary")
+    with tab.page.expect_download() as download:
+        tab.page.click("[data-chart=confusion] .menu-item >> text=CSV")
+    download.value.save_as(tmp_path / "confusion.csv")
+    lines = (tmp_path / "confusion.csv").read_text().splitlines()
+    assert lines[0] == "true class,predicted,samples"
+    assert len(lines) == 1 + 10 * 10
+    assert sum(int(line.split(",")[2]) for line in lines[1:]) == 10 * 100
+    shapes = tab.page.locator("[data-chart=calibration] .legend-item").all_inner_texts()
+    assert [text.split(",")[0] for text in shapes] == ["Teacher", "Control", "Student"]
+
+
 def test_phones_need_no_sideways_scrolling(site: Site, browser: Any) -> None:
     tab = Tab(browser, site)
     tab.page.set_viewport_size({"width": 390, "height": 844})

@@ -214,6 +214,7 @@ def test_what_is_drawn_over_the_epochs_and_said_in_the_console() -> None:
     assert one.words() == f"top-1 {one.top1:.2%}, loss {one.loss:.4f}"
     many = judge(drawn(50, 10), some_labels(50, 10), num_classes=10, task="multi-label")
     assert set(many.points("val")) == {"val/map", "val/f1", "val/loss"}
+    assert many.points("val")["val/f1"] == many.f1_micro  # as the trainer has it of a batch
     assert many.words().startswith(f"mAP {many.map:.2%}")
 
 

@@ -73,7 +73,7 @@ class Scores:
             "top1": self.top1,
             "top5": self.top5,
             "map": self.map,
-            "f1": self.f1_macro,
+            "f1": self.f1_micro,
             "loss": self.loss,
         }
         return {f"{split}/{name}": value for name, value in shown.items() if value is not None}
