@@ -20,18 +20,15 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import numpy as np
 import torch
-from pydantic import BaseModel
+from _engine import BATCH, CLASSES, Session, ask, prepare, session
 from torch.nn import functional as F
 
-from worker.distill import evaluate, models, trainer
-from worker.distill.checkpoint import STUDENT, save_student
-from worker.distill.data.prepared import Writer
-from worker.distill.spec import ModelRef, RunSpec, Training, hinton
+from worker.distill import models
+from worker.distill.spec import hinton
 
-BUDGET = 1.05
-BATCH, CLASSES, ALPHA, TEMPERATURE, RATE, DECAY = 128, 10, 0.9, 4.0, 0.05, 5e-4
+BUDGET = 1.00
+ALPHA, TEMPERATURE, RATE, DECAY = 0.9, 4.0, 0.05, 5e-4
 
 
 def network(key: str, layout: torch.memory_format) -> torch.nn.Module:
@@ -71,72 +68,37 @@ class Plain:
         return time.process_time() - began
 
 
-class Engine:
-    """The engine's own loop, its events written out as to the supervisor's pipe."""
-
-    def __init__(self, folder: Path, rounds: int) -> None:
-        save_student(folder / "teacher", network("resnet20", torch.contiguous_format), 0)
-        spec = RunSpec(
-            dataset=str(folder / "data"),
-            student=ModelRef(architecture="resnet8"),
-            teacher=ModelRef(architecture="resnet20", weights=str(folder / "teacher" / STUDENT)),
-            training=Training(epochs=rounds, batch_size=BATCH, learning_rate=RATE, weight_decay=DECAY),
-            objective=hinton(ALPHA, TEMPERATURE),
-            output=str(folder / "run"),
-            device="cpu",
-        )
-        self.sink = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-        self.run = trainer.assemble(spec, torch.device("cpu"), lambda event: None)
-        self.meter = trainer.gauge(self.run, self.report)
-
-    def report(self, event: BaseModel) -> None:
-        self.sink.write(event.model_dump_json() + "\n")
-        self.sink.flush()
-
-    def epoch(self) -> float:
-        began = time.process_time()
-        trainer.one_epoch(self.run, self.meter, evaluate.never)
-        seconds = time.process_time() - began
-        self.run.epoch, self.run.batch = self.run.epoch + 1, 0
-        return seconds
-
-
-def dataset(folder: Path, size: int) -> None:
-    """Random pixels: they cost what real ones cost."""
-    random = np.random.RandomState(0)
-    names = [str(c) for c in range(CLASSES)]
-    with Writer(folder, kind="random", classes=names, channels=3, height=32, width=32) as writer:
-        for split, number in (("train", size), ("val", BATCH)):
-            images = random.randint(0, 256, (number, 3, 32, 32)).astype(np.uint8)
-            writer.add(split, images, np.arange(number) % CLASSES)
-        writer.finish()
-
-
 def measure(steps: int, rounds: int) -> tuple[list[float], list[float]]:
     """(ratios to the plain loop, ratios to the plain loop channels last), a round each."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        dataset(folder / "data", steps * BATCH)
-        engine = Engine(folder, rounds + 1)
-        resident = engine.run.batches.images
-        assert resident is not None
-        images = engine.run.augment.normalise(resident)
-        plain, last = (
-            Plain(images, engine.run.batches.labels, layout)
-            for layout in (torch.contiguous_format, torch.channels_last)
-        )
-        ratios: tuple[list[float], list[float]] = ([], [])
-        for k in range(rounds + 1):
-            order = engine.run.batches.order(k)
-            ours, base, same = engine.epoch(), plain.epoch(order), last.epoch(order)
-            if k:  # the first round warms up
-                ratios[0].append(ours / base)
-                ratios[1].append(ours / same)
-                print(
-                    f"round {k}: engine {ours:.3f} s, plain {base:.3f} s, channels last {same:.3f} s",
-                    flush=True,
-                )
-        return ratios
+        prepare(folder, steps)
+        spec = ask(folder, "run", hinton(ALPHA, TEMPERATURE), epochs=rounds + 1)
+        spec.training.augment = False
+        with session(spec) as engine:
+            return _in_turn(engine, rounds)
+
+
+def _in_turn(engine: Session, rounds: int) -> tuple[list[float], list[float]]:
+    resident = engine.run.batches.images
+    assert resident is not None
+    images = engine.run.augment.normalise(resident)
+    plain, last = (
+        Plain(images, engine.run.batches.labels, layout)
+        for layout in (torch.contiguous_format, torch.channels_last)
+    )
+    ratios: tuple[list[float], list[float]] = ([], [])
+    for k in range(rounds + 1):
+        order = engine.run.batches.order(k)
+        ours, base, same = engine.epoch(), plain.epoch(order), last.epoch(order)
+        if k:  # the first round warms up
+            ratios[0].append(ours / base)
+            ratios[1].append(ours / same)
+            print(
+                f"round {k}: engine {ours:.3f} s, plain {base:.3f} s, channels last {same:.3f} s",
+                flush=True,
+            )
+    return ratios
 
 
 def main() -> int:
