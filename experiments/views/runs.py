@@ -123,6 +123,7 @@ CSV_HEAD = """
     control_accuracy gain gap_closed parameters bytes flops latency_ms compression_parameters
     compression_bytes compression_flops speed_up seed epochs seconds owner created reason
 """
+MEASURED = ("agreement", "kl", "ece", "loss", "bytes_fp16", "bytes_int8", "peak_memory", "throughput")
 
 
 @require_GET
@@ -132,7 +133,7 @@ def run_csv(request: HttpRequest) -> HttpResponse:
         runs = filtered(visible(request), request.GET.get("q", ""), request.GET.get("sort") or NEWEST)
     except BadQuery as bad:
         return HttpResponse(str(bad), status=400, content_type="text/plain; charset=utf-8")
-    lines = [CSV_HEAD.split(), *(map(plain, _cells(run)) for run in runs.iterator(500))]
+    lines = [[*CSV_HEAD.split(), *MEASURED], *(map(plain, _cells(run)) for run in runs.iterator(500))]
     file = io.StringIO()
     csv.writer(file).writerows(lines)
     headers = {"Content-Disposition": 'attachment; filename="runs.csv"', "X-Content-Type-Options": "nosniff"}
@@ -140,7 +141,7 @@ def run_csv(request: HttpRequest) -> HttpResponse:
 
 
 def _cells(run: Run) -> list[Any]:
-    ratios, took = run.compression(), run.took
+    ratios, took, student = run.compression(), run.took, run.results.get("student") or {}
     return [
         run.pk,
         run.name,
@@ -167,6 +168,7 @@ def _cells(run: Run) -> list[Any]:
         run.owner.get_username() if run.owner else None,
         run.created.isoformat(),
         run.reason,
+        *(student.get(name) for name in MEASURED),
     ]
 
 

@@ -448,6 +448,9 @@ def test_the_tiles_say_how_like_the_teacher_and_how_calibrated_a_student_is(mia:
     assert shown["Throughput, higher"] == ("10.0×", "190/s → 1.90 k/s")
     assert shown["Size as int8"] == ("90.0 kB", "fp16 160 kB; accuracy is that of fp32")
     assert "Agreement with teacher" in mia.get(reverse("run_detail", args=[run.pk])).text
+    assert "97.0" in mia.get(reverse("run_compare"), {"run": run.pk}).text
+    row = next(csv.DictReader(io.StringIO(mia.get(reverse("run_csv")).text)))
+    assert (row["agreement"], row["ece"], row["bytes_int8"], row["loss"]) == ("0.97", "0.021", "90000", "")
 
 
 def test_results_of_an_earlier_version_have_the_tiles_they_had() -> None:
