@@ -64,3 +64,8 @@ def test_it_is_over_with_its_first_stage():
 def test_a_single_pair_of_layers_is_refused():
     with pytest.raises(SpecError, match="it needs 2 pairs"):
         Method(Method.Params(student_layers=["early"], teacher_layers=["early"])).setup(tiny.pair())
+
+
+def test_the_recipe_as_the_reference_computes_it_comes_first():
+    assert [preset.objective.terms[0].weight for preset in Method.presets] == [1, 50]
+    assert all(preset.objective.terms[0].method == "fsp" and preset.source for preset in Method.presets)

@@ -11,10 +11,15 @@ from torch import Tensor, nn
 from worker.distill import methods
 from worker.distill.bridge import meet, to_map
 from worker.distill.methods._features import SeveralPairs, read_pairs, several_pairs, wide
-from worker.distill.methods._recipes import repdistiller
-from worker.distill.spec import Term
+from worker.distill.methods._recipes import CIFAR_100
+from worker.distill.spec import Objective, Preset, Term
 
-FLAGS = "-r 1 -a 0 -b 50 (its first stage itself leaves the factor 50 out; weight 1 repeats that)"
+SOURCE = "RepDistiller, train_student.py: -r 1 -a 0 -b 50, 30 epochs first; networks of equal channels"
+
+
+def cifar_100(weight: float, title: str, source: str) -> Preset:
+    objective = Objective(terms=[Term(method="fsp", weight=weight)])
+    return Preset(title=title, source=source, objective=objective, training=CIFAR_100)
 
 
 def loss(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
@@ -52,12 +57,16 @@ class Method(methods.Method):
     summary = (
         "Initialises the student: how one stage's channels follow from the stage's before shall be as in "
         "the teacher; afterwards the student trains on without it. The authors need equal channels; where "
-        "they differ, learned 1×1 maps of the student's features are compared."
+        "they differ, learned 1×1 maps of the student's features are compared. Large weights diverge."
     )
     needs = ("features",)
     task_forms = ("single-label", "multi-label")
     prelude_only = True
-    presets = repdistiller(Term(method="fsp", weight=50), flags=FLAGS)
+    presets = (
+        # Its first stage leaves -b out, and the main part has no such term: the results belong to weight 1.
+        cifar_100(1, "CIFAR-100", f"{SOURCE}; the factor 50 as its code applies it, which is not at all"),
+        cifar_100(50, "CIFAR-100, weight 50", f"{SOURCE}; the factor 50 taken at its word"),
+    )
 
     class Params(SeveralPairs):
         prelude_epochs: int = Field(
