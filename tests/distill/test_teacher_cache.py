@@ -13,9 +13,9 @@ import torch
 
 from worker.distill import teacher_cache, teacher_table
 from worker.distill.errors import StopRequested
-from worker.distill.teacher_cache import TeacherCache, cache_key, file_sha256, memo
+from worker.distill.teacher_cache import BLOCK, TeacherCache, cache_key, file_sha256, memo
 
-N = 3 * teacher_cache.BLOCK + 40
+N = 3 * BLOCK + 40
 PLENTY = 2**30
 INDEX = torch.tensor([5, 0, N - 1, 300, 5])
 
@@ -70,8 +70,8 @@ def files(folder):
 
 def test_rows_are_the_outputs_rounded_to_half_precision(tmp_path):
     rows = everything(cache(tmp_path).table("plain", N, Teacher()))
-    for start in range(0, N, teacher_cache.BLOCK):
-        stop = min(start + teacher_cache.BLOCK, N)
+    for start in range(0, N, BLOCK):
+        stop = min(start + BLOCK, N)
         for name, value in Teacher()(torch.arange(start, stop)).items():
             found = rows[name][start:stop]
             assert found.dtype == torch.float32
@@ -116,7 +116,7 @@ def test_one_pass_in_ascending_blocks_of_one_size(tmp_path):
         return Teacher()(index)
 
     cache(tmp_path).table("plain", N, compute)
-    assert sizes == [(0, 256), (256, 256), (512, 256), (768, 40)]
+    assert sizes == [(0, BLOCK), (BLOCK, BLOCK), (2 * BLOCK, BLOCK), (3 * BLOCK, 40)]
 
 
 # ---- reuse
@@ -243,14 +243,14 @@ def test_the_manifest_holds_the_hash_of_each_file(tmp_path):
 def test_a_stop_in_the_middle_leaves_nothing(tmp_path):
     teacher = Teacher()
     with pytest.raises(StopRequested):
-        cache(tmp_path).table("plain", N, teacher, lambda: len(teacher.asked) >= 512)
-    assert len(teacher.asked) == 512
+        cache(tmp_path).table("plain", N, teacher, lambda: len(teacher.asked) >= 2 * BLOCK)
+    assert len(teacher.asked) == 2 * BLOCK
     assert files(tmp_path) == []
 
 
 def test_a_teacher_that_fails_in_the_middle_leaves_nothing(tmp_path):
     def fails(index):
-        if index[0] >= 512:
+        if index[0] >= 2 * BLOCK:
             raise RuntimeError("out of memory")
         return Teacher()(index)
 
@@ -289,10 +289,10 @@ def test_what_exceeds_the_budget_is_computed_at_each_step_and_said_once(tmp_path
     run = cache(tmp_path / "c", budget=10_000, said=said)
     assert run.table("s0.v0", N, teacher) is None
     assert run.table("s0.v1", N, teacher) is None
-    assert teacher.asked == [*range(256)] * 2  # one block shows that it does not fit
+    assert teacher.asked == [*range(BLOCK)] * 2  # one block shows that it does not fit
     assert [event.text for event in said] == [
         "The teacher is computed at each step: "
-        "keeping vector:layer3 (with 2 smaller) needs 172 kB of a budget of 10 kB."
+        "keeping vector:layer3 (with 2 smaller) needs 92.3 kB of a budget of 10 kB."
     ]
     assert run.summary()["why_not"] in said[0].text
     assert files(tmp_path) == []
@@ -343,9 +343,9 @@ def test_a_run_does_not_evict_what_it_has_used_itself(tmp_path, monkeypatch):
 
 def test_nothing_is_evicted_for_a_view_that_does_not_fit_even_then(tmp_path):
     folder = tmp_path / "c"
-    cache(folder, key="a").table("plain", 300, Teacher())
+    cache(folder, key="a").table("plain", 150, Teacher())
     before = files(folder)
-    assert cache(folder, budget=100_000).table("plain", N, Teacher()) is None
+    assert cache(folder, budget=50_000).table("plain", N, Teacher()) is None
     assert files(folder) == before
 
 
@@ -382,7 +382,7 @@ def test_with_a_full_disk_the_same_numbers_come_from_memory(tmp_path, monkeypatc
 
 def test_with_a_full_disk_and_little_memory_the_teacher_is_computed_at_each_step(tmp_path, monkeypatch):
     full_disk(monkeypatch, 5)
-    monkeypatch.setattr(teacher_cache, "_available", lambda: 400_000)
+    monkeypatch.setattr(teacher_cache, "_available", lambda: 200_000)
     said = []
     run = cache(tmp_path, said=said)
     assert run.table("plain", N, Teacher()) is None
@@ -394,14 +394,14 @@ def test_with_a_full_disk_and_little_memory_the_teacher_is_computed_at_each_step
 
 def test_views_in_memory_take_a_quarter_of_it_the_oldest_go_first(tmp_path, monkeypatch):
     full_disk(monkeypatch)
-    monkeypatch.setattr(teacher_cache, "_available", lambda: 1_200_000)
+    monkeypatch.setattr(teacher_cache, "_available", lambda: 600_000)
     run, teacher = cache(tmp_path), Teacher()
     for view in ("a", "b", "c", "d"):
         run.table(view, N, teacher)
     held = sum(table.nbytes for table in run._memory.values())
     assert list(run._memory)[-1] == "d"
     assert "a" not in run._memory
-    assert held <= (1_200_000 + held) / 4
+    assert held <= (600_000 + held) / 4
 
 
 def test_a_folder_that_cannot_be_made_is_like_a_full_disk(tmp_path):
@@ -419,7 +419,7 @@ import torch
 from tests.distill.test_teacher_cache import N, Teacher, cache, everything
 folder, said = Path(sys.argv[1]), []
 no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, no_limit[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (25_000, no_limit[1]))
 rows = everything(cache(folder / "limited", said=said).table("plain", N, Teacher()))
 resource.setrlimit(resource.RLIMIT_FSIZE, no_limit)
 torch.save(rows, folder / "rows.pt")
@@ -438,7 +438,7 @@ def run_python(script, *arguments):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit of a file's size")
 def test_a_block_of_which_the_system_takes_only_a_part_is_not_lost(tmp_path):
-    """A block of vectors has 32 768 bytes; a file may have 50,000."""
+    """A block of vectors has 16,384 bytes; a file may have 25,000."""
     process = run_python(LIMITED, tmp_path)
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 0
@@ -491,7 +491,7 @@ def test_the_slower_of_two_uses_what_the_faster_has_put_there(tmp_path):
     teacher = Teacher()
 
     def overtaken(index):
-        if index[0] == 256:
+        if index[0] == BLOCK:
             cache(tmp_path).table("plain", N, Teacher())
         return teacher(index)
 
@@ -506,7 +506,7 @@ def test_a_damaged_view_in_the_way_gives_way(tmp_path):
     teacher = Teacher()
 
     def overtaken(index):
-        if index[0] == 256:
+        if index[0] == BLOCK:
             cache(tmp_path).table("plain", N, Teacher())
             flip(tmp_path / "k" / "plain" / "1.npy")
         return teacher(index)

@@ -45,7 +45,7 @@ from worker.distill.teacher_table import (
 
 __all__ = ["Table", "TeacherCache", "cache_key", "file_sha256", "memo"]
 
-BLOCK = 256  # samples a forward: fixed, because a sum's last bits depend on the size of the batch
+BLOCK = 128  # samples a forward: fixed, because a sum's last bits depend on the size of the batch
 KEPT_OPEN = 8  # views whose maps, and copies on the device, are kept
 STALE = 3600.0  # seconds without a block after which a pass is taken for dead
 
