@@ -11,12 +11,12 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import models, transaction
-from django.db.models import Case, F, Max, Q, Value, When
+from django.db.models import Case, Exists, F, Max, OuterRef, Q, Value, When
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from . import measurements, queue, stream
-from .models import Artifact, Attempt, Run, RunEvent, Teacher
+from .models import Artifact, Attempt, Run, RunEvent, RunTeacher, Teacher
 from .models.catalogue import Readiness
 
 TTL = timedelta(seconds=30)
@@ -119,9 +119,15 @@ def claim(run_id: int | None, worker: str, device: str = "") -> Run | None:
 def candidates(run_id: int | None = None, limit: int = 50) -> models.QuerySet[Run]:
     """What a worker could take, best first: by priority, then the run that was named, then by age."""
     ready = Q(dataset__status=Readiness.READY) & (Q(teacher=None) | Q(teacher__status=Readiness.READY))
+    ready &= ~Q(Exists(_beside().exclude(teacher__status=Readiness.READY)))
     named = Case(When(pk=run_id, then=Value(0)), default=Value(1))
     waiting = Run.objects.filter(Q(status=S.QUEUED) | _lost(), ready, stop_requested=False)
     return waiting.order_by("-priority", named, F("queued").asc(nulls_last=True), "pk")[:limit]
+
+
+def _beside() -> models.QuerySet[RunTeacher]:
+    """The further teachers of the run that a query is about."""
+    return RunTeacher.objects.filter(run=OuterRef("pk"))
 
 
 def _take(run: Run, worker: str, device: str) -> bool:
@@ -261,7 +267,7 @@ def _settle_teacher(run_id: int, status: str, reason: str) -> None:
     made.update(
         status=Readiness.READY, error="", weights=weights.path, sha256=weights.sha256, metrics=metrics
     )
-    send_waiting(Q(teacher__made_by=run_id))
+    send_waiting(Q(teacher__made_by=run_id) | Q(Exists(_beside().filter(teacher__made_by=run_id))))
 
 
 def send_waiting(condition: Q) -> None:
@@ -287,11 +293,12 @@ def sweep() -> None:
 def _fail_orphans() -> None:
     """Runs that wait for a dataset or a teacher that will not come."""
     gone = Q(dataset__status=Readiness.FAILED) | Q(teacher__status=Readiness.FAILED)
+    gone |= Q(Exists(_beside().filter(teacher__status=Readiness.FAILED)))
     waits = Q(status=S.QUEUED) | _lost()
     for run in Run.objects.filter(gone, waits).select_related("dataset", "teacher")[:200]:
         if run.dataset.status == Readiness.FAILED:
             reason = f"Its dataset “{run.dataset}” could not be prepared: {run.dataset.error}"
         else:
-            assert run.teacher is not None
-            reason = f"Its teacher “{run.teacher}” is not there: {run.teacher.error}"
+            teacher = next(one for one in run.teachers if one.status == Readiness.FAILED)
+            reason = f"Its teacher “{teacher}” is not there: {teacher.error}"
         _fail(run.pk, waits, reason, "sweep")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from experiments import plan_layers
 from experiments.models import ArchitectureProfile
-from experiments.plan_checks import Parts, layer_parameters, parameters
-from worker.distill.spec import Objective, Term, hinton, two_part
+from experiments.plan_parts import Parts, layer_parameters, own_classes, parameters
+from worker.distill.spec import Objective, Schedule, SpecError, Term, hinton, two_part
 
 PRESETS = {
     "kd": "Hinton KD",
@@ -51,8 +52,19 @@ def formula(objective: Objective | dict[str, Any]) -> str:
             if key in SYMBOLS and isinstance(value, (int, float))
         )
         label = term.method.upper() if len(term.method) <= 4 else term.method
-        pieces.append(_product(term.weight, f"{label}({inside})" if inside else label))
+        name = f"{label}({inside})" if inside else label
+        pieces.append(_product(term.weight, name) + course(term.schedule))
     return "L = " + (" + ".join(pieces) or "0")
+
+
+def course(schedule: Schedule) -> str:
+    """How a weight moves, in short: ↗5 ep warms up over five epochs."""
+    said = f"↗{schedule.warmup_epochs:g} ep" if schedule.warmup_epochs else ""
+    if schedule.kind != "constant":
+        said += f" →{schedule.final:g} {schedule.kind}"
+    if schedule.stop_epoch is not None:
+        said += f" until ep {schedule.stop_epoch:g}"
+    return said + (" balanced" if schedule.balance else "")
 
 
 def _product(weight: float, name: str) -> str:
@@ -72,7 +84,7 @@ def propose_name(parts: Parts) -> str:
     dataset = f" on {parts.dataset.name}" if parts.dataset else ""
     if not parts.with_teacher:
         return f"{student}{dataset}" if parts.purpose == "teacher" else f"{student} alone{dataset}"
-    teacher = parts.teacher.name if parts.teacher else "teacher"
+    teacher = " + ".join(teacher.name for _, teacher in parts.teachers) or "teacher"
     methods = "+".join(term.method for term in parts.objective.terms) or "no term"
     return f"{student} ← {teacher} · {methods}"
 
@@ -83,8 +95,14 @@ def facts(parts: Parts) -> list[str]:
     if parts.dataset and parts.dataset.classes:
         shape = f"{parts.dataset.channels}×{parts.dataset.height}×{parts.dataset.width}"
         lines.append(f"{parts.dataset.name}: {parts.dataset.num_classes} classes, images {shape}")
-    if parts.teacher and parts.dataset and parts.teacher.dataset.num_classes == parts.dataset.num_classes:
-        lines.append(f"Teacher and dataset agree on {parts.dataset.num_classes} classes")
+    if parts.teacher and parts.dataset and not own_classes(parts.teacher, parts.dataset):
+        if parts.teacher.dataset.num_classes == parts.dataset.num_classes:
+            lines.append(f"Teacher and dataset agree on {parts.dataset.num_classes} classes")
+    elif parts.teacher and not parts.needs("logits"):
+        classes = parts.teacher.dataset.num_classes
+        lines.append(f"{parts.teacher.name} has {classes} classes of its own: its features teach")
+    if parts.teacher and parts.more_teachers and parts.needs("features"):
+        lines.append(f"Layers are compared with those of {parts.teacher.name}; answers are mixed of all")
     if sizes := parameters(parts):
         student, teacher = sizes
         lines.append(f"{teacher:,} → {student:,} parameters: {teacher / student:.3g}× smaller")
@@ -96,59 +114,24 @@ def facts(parts: Parts) -> list[str]:
 def pairs(parts: Parts) -> list[str]:
     """The layers a feature term will compare, where both networks have been profiled."""
     lines = []
-    for term in parts.objective.terms:
-        names = layer_parameters(parts.methods.get(term.method))
-        ours, theirs = parts.student_profile, parts.teacher_profile
-        if not names or ours is None or theirs is None:
-            continue
-        if ArchitectureProfile.Status.WAITING in (ours.status, theirs.status):
+    profiles = (parts.student_profile, parts.teacher_profile)
+    waits = any(one and one.status == ArchitectureProfile.Status.WAITING for one in profiles)
+    for term, found in zip(parts.objective.terms, term_pairs(parts), strict=True):
+        if found:
+            shown = [f"{plan_layers.shown(a)} ↔ {plan_layers.shown(b)}" for a, b in found]
+            lines.append(f"{term.method}: {', '.join(shown)}")
+        elif waits and layer_parameters(parts.methods.get(term.method)):
             lines.append(f"{term.method}: a worker is listing the layers")
-            continue
-        chosen = {side: str(term.params.get(name) or "") for name, side in names.items()}
-        paths = _paired(ours, theirs, chosen.get("student", ""), chosen.get("teacher", ""))
-        if paths:
-            lines.append(f"{term.method}: {_layer(ours, paths[0])} ↔ {_layer(theirs, paths[1])}")
-        else:
-            lines.append(f"{term.method}: layers are paired by stage")
     return lines
 
 
-def _layer(profile: ArchitectureProfile, path: str) -> str:
-    shapes = {layer["path"]: layer["shape"] for layer in [*profile.layers, *profile.stages]}
-    return f"{path} ({'×'.join(map(str, shapes.get(path, ()))) or '?'})"
-
-
-def _paired(
-    ours: ArchitectureProfile, theirs: ArchitectureProfile, student: str, teacher: str
-) -> tuple[str, str] | None:
-    """What the engine will pair (its rule is `layers.propose_pair`), for networks whose stages are maps.
-
-    The student's middle stage with the teacher's of its resolution, else of its relative depth; a layer
-    that was chosen stays. None where the engine must be left to say.
-    """
-    if student and teacher:
-        return student, teacher
-    left, right = _pixels(ours), _pixels(theirs)
-    if left is None or right is None:
-        return None
-    if student:
-        return student, _match(left.get(student), 0.5, right)
-    if teacher:
-        return _match(right.get(teacher), 0.5, left), teacher
-    stages = list(left)
-    middle = len(stages) // 2
-    depth = middle / (len(stages) - 1) if len(stages) > 1 else 0.5
-    return stages[middle], _match(left[stages[middle]], depth, right)
-
-
-def _pixels(profile: ArchitectureProfile) -> dict[str, int] | None:
-    """H·W by path of the stages; None where they are not all square maps, channels first."""
-    shapes = {stage["path"]: stage["shape"] for stage in profile.stages}
-    if not shapes or any(len(shape) != 3 or shape[1] != shape[2] for shape in shapes.values()):
-        return None
-    return {path: shape[1] * shape[2] for path, shape in shapes.items()}
-
-
-def _match(pixels: int | None, depth: float, others: dict[str, int]) -> str:
-    same = [path for path, size in others.items() if size == pixels]
-    return same[-1] if same else list(others)[round(depth * (len(others) - 1))]
+def term_pairs(parts: Parts) -> list[plan_layers.Pairs]:
+    """The pairs of layers of each term; none where it has no layers, or they cannot be told or paired."""
+    nets = plan_layers.networks(parts)
+    found: list[plan_layers.Pairs] = []
+    for term in parts.objective.terms:
+        try:
+            found.append(plan_layers.pairs(term, parts.methods.get(term.method), nets) if nets else [])
+        except SpecError:
+            found.append([])  # the checks say why
+    return found

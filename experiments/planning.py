@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
@@ -21,11 +21,12 @@ from experiments.models import (
     Project,
     Role,
     Run,
+    RunTeacher,
     Student,
     Teacher,
 )
-from experiments.plan_checks import Parts, Problem, closest
-from worker.distill.spec import Objective, Strict, Training
+from experiments.plan_parts import Parts, Problem, closest, own_classes
+from worker.distill.spec import Mixing, Objective, Strict, Training
 
 __all__ = ["Plan", "PlanError", "Problem", "check", "create", "gather", "problems_of"]
 
@@ -43,7 +44,10 @@ class Plan(Strict):
     dataset: int
     student: int | None = Field(None, description="A saved student; or give an architecture.")
     architecture: str = Field("", max_length=200)
+    frozen_stages: int = Field(0, ge=0, le=100, description="Of the student, from the input on.")
     teacher: int | None = None
+    more_teachers: list[int] = Field(default_factory=list, max_length=16)
+    mixing: Mixing = Field(default_factory=Mixing)
     training: Training = Field(default_factory=Training)
     objective: Objective = Field(default_factory=Objective)
     control: Literal["none", "run", "existing"] = "run"
@@ -108,9 +112,12 @@ def gather(plan: Plan, user: User) -> tuple[Parts, list[Problem]]:
             )
         return found
 
-    parts = Parts(plan.purpose, plan.objective)
+    parts = Parts(plan.purpose, plan.objective, plan.training)
+    parts.mixing, parts.frozen_stages = plan.mixing, plan.frozen_stages
     parts.dataset = row(Dataset, "dataset", plan.dataset)
     parts.teacher = row(Teacher, "teacher", plan.teacher, "architecture", "dataset")
+    more = [row(Teacher, "more_teachers", pk, "architecture", "dataset") for pk in plan.more_teachers]
+    parts.more_teachers = [teacher for teacher in more if teacher]
     parts.student = row(Student, "student", plan.student, "architecture")
     row(Run, "parent", plan.parent)
     parts.architecture = parts.student.architecture if parts.student else _architecture(plan, missing)
@@ -118,8 +125,9 @@ def gather(plan: Plan, user: User) -> tuple[Parts, list[Problem]]:
     missing += [*_roles(plan), *_control_exists(plan, project)]
     if parts.dataset and parts.dataset.status == Dataset.Status.READY:
         parts.student_profile = profile(parts.architecture, parts.dataset)
-        teacher = parts.teacher.architecture if parts.teacher else None
-        parts.teacher_profile = profile(teacher, parts.dataset)
+        if teacher := parts.teacher:
+            own = teacher.dataset.num_classes if own_classes(teacher, parts.dataset) else None
+            parts.teacher_profile = profile(teacher.architecture, parts.dataset, own)
     return parts, missing
 
 
@@ -149,6 +157,10 @@ def _roles(plan: Plan) -> Iterator[Problem]:
         yield Problem(
             "teacher", plan.teacher, "a network trained alone has no teacher.", "Leave it empty, or distil."
         )
+    if plan.more_teachers and plan.teacher is None:
+        yield Problem(
+            "more_teachers", len(plan.more_teachers), "there is no first teacher.", "Choose one, or leave it."
+        )
 
 
 def _control_exists(plan: Plan, project: Project) -> Iterator[Problem]:
@@ -159,13 +171,15 @@ def _control_exists(plan: Plan, project: Project) -> Iterator[Problem]:
             yield Problem("control_run", plan.control_run, text, "Choose a control of the list, or run one.")
 
 
-def profile(architecture: Architecture | None, dataset: Dataset) -> ArchitectureProfile | None:
+def profile(
+    architecture: Architecture | None, dataset: Dataset, classes: int | None = None
+) -> ArchitectureProfile | None:
     """The network at the dataset's input. Asked of a worker the first time; nobody waits for the answer."""
     if architecture is None or not dataset.height or not dataset.width or not dataset.channels:
         return None
     found, new = ArchitectureProfile.objects.get_or_create(
         architecture=architecture,
-        num_classes=dataset.num_classes,
+        num_classes=classes or dataset.num_classes,
         in_channels=dataset.channels,
         image_size=min(dataset.height, dataset.width),
     )
@@ -228,6 +242,7 @@ def _create(plan: Plan, parts: Parts, owner: User) -> list[Run]:
         training = plan.training.model_copy(update={"seed": plan.training.seed + number})
         run = _blank(plan, parts, owner, experiment, training)
         run.name, run.purpose, run.teacher = run_name, plan.purpose, parts.teacher
+        run.mixing = plan.mixing.model_dump() if plan.more_teachers else {}
         run.objective = _resolved(plan.objective, parts.methods)
         run.method_keys = "+".join(term.method for term in plan.objective.terms)
         run.parent_id = plan.parent
@@ -238,7 +253,7 @@ def _create(plan: Plan, parts: Parts, owner: User) -> list[Run]:
             run.control_id = plan.control_run
         elif plan.purpose == "distil" and plan.control == "run":
             run.control = equal_control(run) or _start(_control_for(plan, parts, owner, run), owner)
-        runs.append(_start(run, owner))
+        runs.append(_start(run, owner, parts.more_teachers))
     return runs
 
 
@@ -260,13 +275,17 @@ def _blank(plan: Plan, parts: Parts, owner: User, group: Experiment | None, trai
         dataset=parts.dataset,
         architecture=parts.architecture,
         student=parts.student,
+        frozen_stages=plan.frozen_stages,
         training=training.model_dump(),
         owner_id=owner.pk,
     )
 
 
-def _start(run: Run, owner: User) -> Run:
+def _start(run: Run, owner: User, more_teachers: Iterable[Teacher] = ()) -> Run:
     run.save()
+    RunTeacher.objects.bulk_create(
+        RunTeacher(run=run, teacher=teacher, place=place) for place, teacher in enumerate(more_teachers)
+    )
     lifecycle.submit(run, owner)
     return run
 
@@ -289,20 +308,23 @@ def equal_control(run: Run) -> Run | None:
         purpose=Run.Purpose.CONTROL,
         dataset=run.dataset,
         architecture=run.architecture,
+        frozen_stages=run.frozen_stages,
     ).exclude(status__in=[Run.Status.FAILED, Run.Status.CANCELLED, Run.Status.DRAFT])
-    wanted = (run.training, alone(run.objective), _pretrained(run))
+    wanted = (Training(**run.training), Objective(**alone(run.objective)), _pretrained(run))
     equal = [
         control
         for control in alike.select_related("student").order_by("pk")
-        if (control.training, control.objective, _pretrained(control)) == wanted
+        # Read anew: what an earlier version stored lacks the fields that came later.
+        if (Training(**control.training), Objective(**control.objective), _pretrained(control)) == wanted
     ]
     finished = [control for control in equal if control.status == Run.Status.SUCCEEDED]
     return next(iter(finished or equal), None)
 
 
 def alone(objective: dict[str, Any]) -> dict[str, Any]:
-    """The objective of the control: the task loss alone, smoothed alike."""
-    return Objective(label_smoothing=objective.get("label_smoothing", 0.0)).model_dump()
+    """The objective of the control: the task loss alone, smoothed and weighed alike."""
+    same = {name: objective[name] for name in ("label_smoothing", "class_weights") if name in objective}
+    return Objective(**same).model_dump()
 
 
 def _pretrained(run: Run) -> bool:

@@ -34,7 +34,9 @@ def _store(model: type[models.Model], said: list[dict[str, Any]]) -> None:
 
 def _methods(offered: list[dict[str, Any]], broken: dict[str, str]) -> None:
     working = {"available": True, "problem": ""}
-    _store(Method, [method | {"tasks": method["task_forms"]} | working for method in offered])
+    # A worker of an earlier version says nothing of recipes.
+    rows = [{"presets": []} | method | {"tasks": method["task_forms"]} | working for method in offered]
+    _store(Method, rows)
     gone = Method.objects.exclude(key__in=[method["key"] for method in offered])
     gone.update(available=False, problem="No worker offers it any more.")
     for key, problem in broken.items():

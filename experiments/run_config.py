@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from experiments import plan_facts
 from experiments.models import Run
+from worker.distill.spec import Schedule, Training
 
 LABELS = {
     "training.batch_size": "batch size",
@@ -37,6 +39,8 @@ def _show(value: Any) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(_show, value)) or "–"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -48,20 +52,33 @@ def flatten(run: Run) -> dict[str, Any]:
         "student": run.student.name if run.student else None,
         "architecture": run.architecture_id,
         "pretrained": bool(run.student and run.student.pretrained),
-        "teacher": run.teacher.name if run.teacher else None,
+        "frozen stages": run.frozen_stages or None,
+        **_teachers(run),
         "weight of CE": run.objective.get("task_weight"),
         "label smoothing": run.objective.get("label_smoothing"),
+        "class weights": run.objective.get("class_weights"),
     }
     seen: dict[str, int] = {}
     for term in run.objective.get("terms", []):
         seen[term["method"]] = number = seen.get(term["method"], 0) + 1
         name = term["method"] if number == 1 else f"{term['method']}_{number}"
         flat[f"weight of {name}"] = term["weight"]
+        flat[f"{name} schedule"] = plan_facts.course(Schedule(**term.get("schedule", {}))).strip() or None
         given = {key: value for key, value in term["params"].items() if value not in ("", None)}
         flat |= {f"{name} {key.replace('_', ' ')}": value for key, value in given.items()}
-    for key, value in run.training.items():
+    for key, value in Training(**run.training).model_dump().items():
         flat[LABELS.get(f"training.{key}", key.replace("_", " "))] = value
     return flat
+
+
+def _teachers(run: Run) -> dict[str, Any]:
+    names = [teacher.name for teacher in run.teachers]
+    several: dict[str, Any] = {"teacher": names[0] if names else None}
+    if len(names) > 1:
+        several |= {"more teachers": ", ".join(names[1:]), "teachers mixed by": run.mixing.get("kind")}
+        if run.mixing.get("kind") == "weighted":
+            several["teachers' weights"] = run.mixing.get("weights")
+    return several
 
 
 def table(runs: Sequence[Run]) -> list[Row]:

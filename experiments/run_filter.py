@@ -15,7 +15,7 @@ from django.db.models.fields.json import KeyTextTransform, KeyTransform
 from django.db.models.functions import Cast, Coalesce
 from django.utils import timezone
 
-from experiments.models import Run
+from experiments.models import Run, RunTeacher
 
 OPERATORS = (">=", "<=", ">", "<", "=")
 LOOKUPS = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte", "=": "exact", ":": "exact"}
@@ -193,7 +193,11 @@ TEXTS: dict[str, Callable[[str], Q]] = {
     "status": _status,
     "method": _method,
     "student": lambda value: Q(student__name__icontains=value) | Q(architecture__key__icontains=value),
-    "teacher": lambda value: Q(teacher__name__icontains=value) | Q(makes__name__icontains=value),
+    "teacher": lambda value: (
+        Q(teacher__name__icontains=value)
+        | Q(makes__name__icontains=value)
+        | Q(pk__in=RunTeacher.objects.filter(teacher__name__icontains=value).values("run"))
+    ),
     "dataset": lambda value: Q(dataset__name__icontains=value),
     "purpose": _purpose,
     "owner": lambda value: Q(owner__username__iexact=value),

@@ -36,6 +36,7 @@ runs_pages = [
     path("runs/new/check", run_new.run_check, name="run_check"),
     path("runs/new/term", run_new.run_term, name="run_term"),
     path("runs/new/objective", run_new.run_objective, name="run_objective"),
+    path("runs/new/recipe", run_new.run_recipe, name="run_recipe"),
     path("runs/new/teachers", run_new.run_teachers, name="run_teachers"),
     path("runs/new/networks", run_new.run_networks, name="run_networks"),
     path("runs/<int:pk>/", run.run_detail, name="run_detail"),

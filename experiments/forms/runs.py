@@ -10,15 +10,22 @@ from django.http import QueryDict
 
 from experiments import plan_facts
 from experiments.models import Architecture, Dataset, Experiment, Method, Project, Run, Student, Teacher
-from experiments.plan_checks import Problem, layer_parameters
+from experiments.plan_parts import Problem, own_classes
 from experiments.planning import Plan
 from experiments.templatetags.kd import count, pct
-from worker.distill.spec import Objective, Term, Training
+from worker.distill.spec import Mixing, Objective, Training
 
 from .schema import build_fields
+from .terms import EMPTY, TermForm, term_rows
 
-TRAINING_SCHEMA = Training.model_json_schema()
+TRAINING_SCHEMA, MIXING_SCHEMA = Training.model_json_schema(), Mixing.model_json_schema()
 FIRST_TRAINING = ("epochs", "batch_size", "learning_rate", "seed")  # the rest lies under "more"
+MORE_TRAINING = {
+    "Optimiser": ("optimizer", "momentum", "weight_decay", "clip_norm", "accumulate", "ema_decay"),
+    "Schedule": ("schedule", "milestones", "step_factor", "warmup_epochs", "early_stop", "early_stop_metric"),
+    "Augmentation": ("augment", "views", "mixup", "cutmix"),
+    "Precision": ("precision",),
+}
 PURPOSES = [
     ("distil", "Distil a student"),
     ("control", "Train a student alone"),
@@ -35,70 +42,44 @@ CONTROLS = [
 ]
 
 
-class TermForm(forms.Form):
-    """A row of the objective: method, weight, and the parameters the method declares."""
+class Teachers(forms.widgets.ChoiceWidget):
+    """Those that cannot teach on the chosen dataset are shown, greyed, with the reason; limits are said."""
 
-    method = forms.ChoiceField()
-    weight = forms.FloatField(min_value=0, max_value=1e6, initial=1.0)
-
-    def __init__(
-        self, row: str, methods: dict[str, Method], data: Any = None, term: Term | None = None
-    ) -> None:
-        self.row, self.term = row, term
-        super().__init__(data, prefix=f"t{row}")
-        asked = data.get(f"t{row}-method") if data is not None else term.method if term else None
-        self.about = methods.get(asked or "") or next(iter(methods.values()), None)
-        choices = [(key, method.title) for key, method in methods.items()]
-        if term and term.method not in methods:
-            choices.insert(0, (term.method, f"{term.method} (not offered)"))
-        self.fields["method"].choices = choices  # type: ignore[attr-defined]
-        self.fields["weight"].widget.attrs |= {"step": "any", "inputmode": "decimal"}
-        schema = self.about.schema if self.about else {}
-        self.fields |= build_fields(schema, prefix="p")
-        if term:
-            given = {f"p-{key}": value for key, value in term.params.items()}
-            self.initial = {"method": term.method, "weight": term.weight, **given}
-        elif self.about:
-            self.initial = {"method": self.about.key}
-
-    @property
-    def parameter_fields(self) -> list[Any]:
-        return [self[name] for name in self.fields if name.startswith("p-")]
-
-    @property
-    def has_layers(self) -> bool:
-        return bool(layer_parameters(self.about))
-
-    def as_term(self) -> Term:
-        values = getattr(self, "cleaned_data", {})
-        params = {
-            name.removeprefix("p-"): values[name]
-            for name in self.fields
-            if name.startswith("p-") and values.get(name) not in (None, "", [])
-        }
-        return Term(method=values.get("method") or "", weight=values.get("weight") or 0.0, params=params)
-
-
-class TeacherSelect(forms.Select):
-    """Those that cannot teach on the chosen dataset are shown, greyed, with the reason."""
-
-    refused: dict[int, str]
+    refused: dict[int, str] = {}
+    limited: dict[int, str] = {}
 
     def create_option(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        option = super().create_option(*args, **kwargs)
+        option: dict[str, Any] = super().create_option(*args, **kwargs)
         key = getattr(option["value"], "value", option["value"])
-        if key in getattr(self, "refused", {}):
+        if said := self.refused.get(key) or self.limited.get(key):
+            option["label"] = f"{option['label']} ({said})"
+        if key in self.refused:
             option["attrs"]["disabled"] = True
-            option["label"] = f"{option['label']} ({self.refused[key]})"
         return option
 
 
-class TeacherField(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic at run time
+class TeacherSelect(Teachers, forms.Select):
+    pass
+
+
+class TeacherBoxes(Teachers, forms.CheckboxSelectMultiple):
+    pass
+
+
+class TeacherLabel:
     def label_from_instance(self, obj: Any) -> str:
         parts = [obj.name, pct(obj.score), f"{count(obj.metrics.get('parameters'))} parameters"]
         if obj.status == Teacher.Status.PREPARING:
             return f"{obj.name} · in the making"
         return " · ".join(parts)
+
+
+class TeacherField(TeacherLabel, forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic at run time
+    pass
+
+
+class MoreTeachersField(TeacherLabel, forms.ModelMultipleChoiceField):  # type: ignore[type-arg]
+    pass
 
 
 def why_not(teacher: Teacher, dataset: Dataset | None) -> str:
@@ -107,12 +88,16 @@ def why_not(teacher: Teacher, dataset: Dataset | None) -> str:
         return "failed"
     if dataset is None or teacher.dataset_id == dataset.pk or not dataset.classes:
         return ""
-    theirs = teacher.dataset
-    if theirs.num_classes != dataset.num_classes:
-        return f"{theirs.num_classes} classes; {dataset.name} has {dataset.num_classes}"
-    if theirs.channels != dataset.channels:
-        return f"{theirs.channels} channels; {dataset.name} has {dataset.channels}"
+    if teacher.dataset.channels != dataset.channels:
+        return f"{teacher.dataset.channels} channels; {dataset.name} has {dataset.channels}"
     return ""
+
+
+def limits(teacher: Teacher, dataset: Dataset | None) -> str:
+    """What a teacher of another label set cannot be used for; empty if there is nothing to say."""
+    if dataset is None or not own_classes(teacher, dataset):
+        return ""
+    return f"{teacher.dataset.num_classes} classes; {dataset.name} has {dataset.num_classes}: features only"
 
 
 class RunForm(forms.Form):
@@ -121,11 +106,22 @@ class RunForm(forms.Form):
     teacher = TeacherField(
         Teacher.objects.none(), required=False, empty_label="Choose a teacher", widget=TeacherSelect
     )
+    more_teachers = MoreTeachersField(
+        Teacher.objects.none(), required=False, label="More teachers", widget=TeacherBoxes
+    )
     network = forms.CharField(
         max_length=200,
         required=False,
         label="Network",
         help_text="A saved student, or any architecture: type to search.",
+    )
+    frozen_stages = forms.IntegerField(
+        min_value=0,
+        max_value=100,
+        initial=0,
+        required=False,
+        label="Frozen stages",
+        help_text="So many stages of the student, from the input on, keep their weights; the control's too.",
     )
     name = forms.CharField(max_length=120, required=False)
     experiment = forms.CharField(
@@ -136,6 +132,13 @@ class RunForm(forms.Form):
     task_weight = forms.FloatField(min_value=0, max_value=1e6, initial=1.0, label="Weight")
     label_smoothing = forms.FloatField(
         min_value=0, max_value=0.99, initial=0.0, required=False, help_text="0 for none."
+    )
+    class_weights = forms.ChoiceField(
+        choices=[("none", "none"), ("balanced", "balanced")],
+        initial="none",
+        required=False,
+        label="Class weights",
+        help_text="balanced: rare classes count more in the task loss.",
     )
     seeds = forms.IntegerField(
         min_value=1, max_value=20, initial=1, label="Runs", help_text="Each with the next seed."
@@ -156,6 +159,7 @@ class RunForm(forms.Form):
         self._choices()
         self.training_names = list(TRAINING_SCHEMA["properties"])
         self.fields |= build_fields(TRAINING_SCHEMA, prefix="training")
+        self.fields |= build_fields(MIXING_SCHEMA, prefix="mixing")
         if data is not None:
             rows = [row for row in data.getlist("term") if row.isalnum()][:16]
             # A row that was just added holds nothing yet: it shows its defaults.
@@ -164,7 +168,7 @@ class RunForm(forms.Form):
             ]
         else:
             self.terms = term_rows(_shown_objective(plan), self.methods)
-        for name in ("teacher", "network", "label_smoothing", "control"):
+        for name in ("teacher", "network", "label_smoothing", "class_weights", "frozen_stages", "control"):
             self.fields[name].has_default = True  # type: ignore[attr-defined]  # needed, or never empty
         for name in ("task_weight", "label_smoothing"):
             self.fields[name].widget.attrs |= {"step": "any", "inputmode": "decimal"}
@@ -180,42 +184,60 @@ class RunForm(forms.Form):
         datasets = Dataset.objects.filter(**mine)
         self.teachers = list(Teacher.objects.filter(**mine).select_related("dataset", "architecture"))
         self.fields["dataset"].queryset = datasets  # type: ignore[attr-defined]
-        self.fields["teacher"].queryset = Teacher.objects.filter(**mine)  # type: ignore[attr-defined]
         self.experiments = Experiment.objects.filter(**mine)
         self.fields["experiment"].widget.attrs |= {"list": "experiments", "autocomplete": "off"}
         self.fields["parent"].queryset = Run.objects.filter(**mine)  # type: ignore[attr-defined]
         chosen = self["dataset"].value()
         dataset = datasets.filter(pk=chosen).first() if str(chosen or "").isdecimal() else None
         reasons = {teacher.pk: why_not(teacher, dataset) for teacher in self.teachers}
-        widget = self.fields["teacher"].widget
-        widget.refused = {key: reason for key, reason in reasons.items() if reason}
+        limited = {teacher.pk: limits(teacher, dataset) for teacher in self.teachers}
+        for name in ("teacher", "more_teachers"):
+            self.fields[name].queryset = Teacher.objects.filter(**mine)  # type: ignore[attr-defined]
+            widget = self.fields[name].widget
+            widget.refused = {key: reason for key, reason in reasons.items() if reason}
+            widget.limited = {key: limit for key, limit in limited.items() if limit}
 
     def _initial(self, plan: Plan) -> dict[str, Any]:
         student = (
             Student.objects.filter(project=self.project, pk=plan.student).first() if plan.student else None
         )
-        values = plan.model_dump(exclude={"training", "objective", "project", "student", "architecture"})
+        elsewhere = {"training", "objective", "mixing", "project", "student", "architecture"}
+        values = plan.model_dump(exclude=elsewhere)
         training = {f"training-{name}": value for name, value in plan.training.model_dump().items()}
-        objective = _shown_objective(plan).model_dump(include={"task_weight", "label_smoothing"})
+        training |= {f"mixing-{name}": value for name, value in plan.mixing.model_dump().items()}
+        objective = _shown_objective(plan).model_dump(exclude={"terms"})
         network = student.name if student else plan.architecture
         rounded = {"task_weight": round(objective["task_weight"], 6)}  # 1 − 0.9 is not 0.1
         return values | training | objective | rounded | {"network": network, "submission": uuid.uuid4()}
 
-    def training_fields(self, *, first: bool) -> list[Any]:
-        names = [name for name in self.training_names if (name in FIRST_TRAINING) == first]
-        return [self[f"training-{name}"] for name in names]
-
     @property
     def main_training(self) -> list[Any]:
-        return self.training_fields(first=True)
+        return [self[f"training-{name}"] for name in FIRST_TRAINING]
 
     @property
-    def more_training(self) -> list[Any]:
-        return self.training_fields(first=False)
+    def more_training(self) -> dict[str, list[Any]]:
+        """The other fields by group; what the engine has that no group names comes last."""
+        groups = {
+            title: [self[f"training-{name}"] for name in names] for title, names in MORE_TRAINING.items()
+        }
+        placed = {*FIRST_TRAINING, *(name for names in MORE_TRAINING.values() for name in names)}
+        rest = [self[f"training-{name}"] for name in self.training_names if name not in placed]
+        groups["Task loss"] = [self["label_smoothing"], self["class_weights"]]
+        groups["Transfer"] = [self["frozen_stages"]]
+        return groups | ({"Further": rest} if rest else {})
 
     @property
     def more_has_errors(self) -> bool:
-        return any(field.errors for field in self.more_training)
+        return any(field.errors for fields in self.more_training.values() for field in fields)
+
+    @property
+    def mixing_fields(self) -> list[Any]:
+        return [self[f"mixing-{name}"] for name in MIXING_SCHEMA["properties"]]
+
+    @property
+    def shows_more_teachers(self) -> bool:
+        fields = [self["more_teachers"], *self.mixing_fields]
+        return bool(self["more_teachers"].value()) or any(field.errors for field in fields)
 
     def clean_network(self) -> str:
         return str(self.cleaned_data["network"]).strip()
@@ -242,14 +264,11 @@ class RunForm(forms.Form):
             dataset=values["dataset"].pk,
             student=_key(student),
             architecture="" if student else values.get("network") or "",
+            frozen_stages=values.get("frozen_stages") or 0,
             teacher=_key(values.get("teacher")) if self.distils else None,
-            training=Training(
-                **{
-                    name: values[f"training-{name}"]
-                    for name in self.training_names
-                    if values.get(f"training-{name}") is not None
-                }
-            ),
+            more_teachers=[row.pk for row in values.get("more_teachers") or ()] if self.distils else [],
+            mixing=Mixing(**_given(values, "mixing-")),
+            training=Training(**_given(values, "training-")),
             objective=self._objective(values),
             control=values.get("control") or "none",
             seeds=values.get("seeds") or 1,
@@ -258,13 +277,17 @@ class RunForm(forms.Form):
         )
 
     def _objective(self, values: dict[str, Any]) -> Objective:
-        smoothing = values.get("label_smoothing") or 0.0
+        task = Objective(
+            label_smoothing=values.get("label_smoothing") or 0.0,
+            class_weights=values.get("class_weights") or "none",
+        )
         if not self.distils:
-            return Objective(label_smoothing=smoothing)
+            return task
         weight = values.get("task_weight")
         return Objective(
             task_weight=1.0 if weight is None else weight,
-            label_smoothing=smoothing,
+            label_smoothing=task.label_smoothing,
+            class_weights=task.class_weights,
             terms=[term.as_term() for term in self.terms],
         )
 
@@ -278,8 +301,10 @@ class RunForm(forms.Form):
     def _place(self, path: str) -> tuple[forms.Form, str | None]:
         parts = path.split(".")
         match parts:
-            case ["training", name]:
-                return self, f"training-{name}"
+            case ["training" | "mixing" as part, name]:
+                return self, f"{part}-{name}"
+            case ["objective", "terms", number, "schedule", name] if int(number) < len(self.terms):
+                return self.terms[int(number)], f"s-{name}"
             case ["objective", "terms", number, "params", *rest] if int(number) < len(self.terms):
                 term = self.terms[int(number)]
                 name = f"p-{'.'.join(rest)}"
@@ -298,6 +323,15 @@ def _sentence(problem: Problem) -> str:
     return value + (problem.message if value else problem.message[:1].upper() + problem.message[1:])
 
 
+def _given(values: dict[str, Any], start: str) -> dict[str, Any]:
+    """The cleaned values of a schema's fields; an empty one means the default."""
+    return {
+        name.removeprefix(start): value
+        for name, value in values.items()
+        if name.startswith(start) and value not in EMPTY
+    }
+
+
 def _key(row: Any) -> int | None:
     return None if row is None else int(row.pk)
 
@@ -305,14 +339,10 @@ def _key(row: Any) -> int | None:
 def _shown_objective(plan: Plan | None) -> Objective:
     """The rows of a run without a teacher are hidden; they hold what distilling would begin with."""
     if plan is None or plan.purpose != "distil":
-        smoothing = plan.objective.label_smoothing if plan else 0.0
-        return plan_facts.preset("kd").model_copy(update={"label_smoothing": smoothing})
+        task = plan.objective if plan else Objective()
+        same = {"label_smoothing": task.label_smoothing, "class_weights": task.class_weights}
+        return plan_facts.preset("kd").model_copy(update=same)
     return plan.objective
-
-
-def term_rows(objective: Objective, methods: dict[str, Method]) -> list[TermForm]:
-    rounded = [term.model_copy(update={"weight": round(term.weight, 6)}) for term in objective.terms]
-    return [TermForm(str(number), methods, term=term) for number, term in enumerate(rounded)]
 
 
 def networks(project: Project, text: str = "") -> list[tuple[str, str]]:

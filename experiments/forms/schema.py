@@ -1,7 +1,8 @@
 """JSON Schema → Django form fields. Parameters of methods and options of datasets are declared once, by the
 worker; their forms and checks are rendered from what it published.
 
-Flat objects of numbers, switches, choices, texts and lists of texts: what a parameter can be, and no more.
+Flat objects of numbers, switches, choices, texts and lists of texts or numbers: what a parameter can be, and
+no more.
 """
 
 from __future__ import annotations
@@ -87,11 +88,22 @@ def _field(name: str, rule: dict[str, Any], *, required: bool) -> forms.Field:
         case "number":
             return forms.FloatField(widget=_number(rule, "any"), **common, **_bounds(rule, whole=False))
         case "array":
-            return TextList(**common)
+            return _list(rule, common)
     field = forms.CharField(max_length=rule.get("maxLength", 1000), **common)
     if side := rule.get("layer_of"):
         field.widget.attrs |= {"list": f"{side}-layers", "data-layer-of": side, "autocomplete": "off"}
         field.widget.attrs |= {"spellcheck": "false", "placeholder": "paired by stage"}
+    return field
+
+
+def _list(rule: dict[str, Any], common: dict[str, Any]) -> forms.Field:
+    most, item = rule.get("maxItems"), rule.get("items", {})
+    if item.get("type") in ("number", "integer"):
+        return NumberList(most=most, item=_field("", item, required=True), **common)
+    field = TextList(most=most, **common)
+    if side := rule.get("layer_of"):
+        field.widget.attrs |= {"data-layer-of": side, "autocomplete": "off", "spellcheck": "false"}
+        field.widget.attrs["placeholder"] = "one for each stage"
     return field
 
 
@@ -128,12 +140,40 @@ class _Number(forms.NumberInput):
 class TextList(forms.CharField):
     """Comma-separated texts."""
 
+    def __init__(self, *, most: int | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.most = most
+
     def prepare_value(self, value: Any) -> Any:
         return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
     def clean(self, value: Any) -> Any:
         text = super().clean(value)
-        return [part.strip() for part in text.split(",") if part.strip()]
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        if self.most is not None and len(parts) > self.most:
+            raise forms.ValidationError(f"Give at most {self.most}.")
+        return parts
+
+
+class NumberList(TextList):
+    """Comma-separated numbers, each within the bounds of the schema's items."""
+
+    def __init__(self, *, item: forms.Field, **options: Any) -> None:
+        super().__init__(**options)
+        self.item = item
+        self.widget.attrs |= {"inputmode": "decimal", "autocomplete": "off"}
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(f"{one:g}" for one in value) if isinstance(value, (list, tuple)) else value
+
+    def clean(self, value: Any) -> Any:
+        return [self._number(part) for part in super().clean(value)]
+
+    def _number(self, part: str) -> Any:
+        try:
+            return self.item.clean(part)
+        except forms.ValidationError as error:
+            raise forms.ValidationError(f"{part}: {' '.join(error.messages)}") from error
 
 
 def explain(violation: SchemaViolation) -> tuple[str, str, str]:

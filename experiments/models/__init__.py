@@ -2,7 +2,7 @@
 
 from .catalogue import Architecture, ArchitectureProfile, Dataset, DatasetKind, Method, Student, Teacher
 from .metrics import LogLine, MetricChunk, Series
-from .runs import Artifact, Attempt, Experiment, Run, RunEvent
+from .runs import Artifact, Attempt, Experiment, Run, RunEvent, RunTeacher
 from .team import Membership, Project, Role
 from .uploads import Upload
 from .workers import Worker
@@ -23,6 +23,7 @@ __all__ = [
     "Role",
     "Run",
     "RunEvent",
+    "RunTeacher",
     "Series",
     "Student",
     "Teacher",

@@ -26,6 +26,7 @@ class Method(models.Model):
     schema = models.JSONField(default=dict, help_text="JSON Schema of the parameters.")
     needs = models.JSONField(default=list)
     tasks = models.JSONField(default=dict)
+    presets = models.JSONField(default=list, blank=True, help_text="Published recipes: spec.Preset.")
     available = models.BooleanField(default=True, help_text="A living worker offers it.")
     problem = models.TextField(blank=True, help_text="Why it could not be loaded.")
 

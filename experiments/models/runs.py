@@ -84,6 +84,15 @@ class Run(models.Model):
         related_name="runs",
         help_text="Learnt from.",
     )
+    more_teachers = models.ManyToManyField(
+        Teacher,
+        through="RunTeacher",
+        blank=True,
+        related_name="runs_beside",
+        help_text="Learnt from as well.",
+    )
+    mixing = models.JSONField(default=dict, help_text="spec.Mixing: several teachers as one.")
+    frozen_stages = models.PositiveSmallIntegerField(default=0, help_text="Of the student; 0: none.")
     makes = models.OneToOneField(
         Teacher,
         null=True,
@@ -170,6 +179,12 @@ class Run(models.Model):
     @property
     def folder(self) -> Path:
         return Path(settings.KDWEB_DATA) / "runs" / str(self.pk)
+
+    @property
+    def teachers(self) -> list[Teacher]:
+        """All it learns from, the first one first."""
+        others = [one.teacher for one in self.beside.all()] if self.pk else []
+        return [self.teacher, *others] if self.teacher else []
 
     @property
     def lost(self) -> bool:
@@ -263,6 +278,25 @@ class Run(models.Model):
         if "throughput" in ratios:
             ratios["throughput"] = 1 / ratios["throughput"]  # the only one of which more is better
         return ratios
+
+
+class RunTeacher(models.Model):
+    """A further teacher of a run. Like the first one it may not be deleted while the run stands."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="beside")
+    teacher = models.ForeignKey(Teacher, on_delete=models.PROTECT, related_name="beside")
+    place = models.PositiveSmallIntegerField()
+
+    class Meta:
+        ordering = ["place"]
+        verbose_name = "run"  # what a person is told of, when it keeps a teacher from being deleted
+        constraints = [
+            models.UniqueConstraint(fields=["run", "teacher"], name="a_teacher_once_a_run"),
+            models.UniqueConstraint(fields=["run", "place"], name="one_teacher_a_place"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.teacher} beside the teacher of {self.run}"
 
 
 class Attempt(models.Model):

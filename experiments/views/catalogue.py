@@ -7,6 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
+from experiments import recipes
 from experiments.models import Architecture, Method, Run, Worker
 
 SUGGESTIONS = 40
@@ -15,7 +16,10 @@ SOURCES = ("kdweb", "torchvision", "timm")
 
 @require_GET
 def method_list(request: HttpRequest) -> HttpResponse:
-    return render(request, "methods/list.html", {"methods": Method.objects.all()})
+    methods = list(Method.objects.all())
+    for method in methods:
+        method.recipes = recipes.of(method)  # type: ignore[attr-defined]  # for the template
+    return render(request, "methods/list.html", {"methods": methods})
 
 
 @require_GET

@@ -20,7 +20,8 @@ def run_compare(request: HttpRequest) -> HttpResponse:
     given = [*request.GET.getlist("run"), *request.GET.get("ids", "").split(",")]
     keys = list(dict.fromkeys(int(key) for key in given if key.isdecimal()))
     related = ("dataset", "architecture", "student", "teacher", "control", "owner")
-    found = Run.objects.for_user(request.user).select_related(*related).in_bulk(keys[:LIMIT])
+    visible = Run.objects.for_user(request.user).select_related(*related)
+    found = visible.prefetch_related("beside__teacher").in_bulk(keys[:LIMIT])
     runs = [found[key] for key in keys if key in found]
     rows = run_config.table(runs)
     context = {

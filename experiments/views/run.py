@@ -17,6 +17,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from experiments import lifecycle, measurements, plan_facts, run_config, run_tiles
 from experiments.models import LogLine, Role, Run, Worker
+from experiments.templatetags.kd import duration, filesize
 
 LOG_LINES = 500
 RELATED = (
@@ -43,7 +44,8 @@ RELATED = (
 
 
 def own(request: HttpRequest) -> QuerySet[Run]:
-    return Run.objects.for_user(request.user).select_related(*RELATED)
+    found = Run.objects.for_user(request.user).select_related(*RELATED)
+    return found.prefetch_related("beside__teacher", "control__beside__teacher", "parent__beside__teacher")
 
 
 @require_GET
@@ -57,6 +59,27 @@ def run_detail(request: HttpRequest, pk: int) -> HttpResponse:
         "log": console(run),
     }
     return render(request, "runs/detail.html", context)
+
+
+def cache_line(run: Run) -> str:
+    """What the cache of teachers' outputs saved this run, or why it was not used. Nothing before the end."""
+    found = run.results.get("cache")
+    if not found:
+        return ""
+    views = found["reused"] + found["computed"]
+    if not found["rows"]:
+        return f"Teacher cache: not used. {_sentence(found['reason'])}".strip()
+    parts = [f"{found['reused']} of {views} view{'' if views == 1 else 's'} reused"]
+    if found["seconds_saved"] >= 0.1:
+        parts.append(f"about {duration(found['seconds_saved'])} of teacher time saved")
+    if found["computed"]:
+        parts.append(f"{duration(found['seconds_computing'])} spent on computing the rest")
+    parts.append(f"{filesize(found['bytes'])} on disk")
+    return f"Teacher cache: {', '.join(parts)}. {_sentence(found['reason'])}".strip()
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
 
 
 def console(run: Run) -> list[dict[str, Any]]:
@@ -86,6 +109,7 @@ def _summary(request: HttpRequest, run: Run) -> dict[str, Any]:
         "attempts": run.attempts.all(),
         "weights": run.artifacts.filter(kind="student").order_by("-fence", "-step").first(),
         "waits_for": _waits_for(run),
+        "cache": cache_line(run),
         "artifacts": run.artifacts.all(),
         "classes": per_class(run),
         "runs_of_control": run.controlled.all()[:20] if run.purpose == Run.Purpose.CONTROL else [],
@@ -98,8 +122,9 @@ def _waits_for(run: Run) -> str:
         return ""
     if run.dataset.status == "preparing":
         return f"Waits for the dataset {run.dataset}."
-    if run.teacher and run.teacher.status == "preparing":
-        return f"Waits for the teacher {run.teacher}, which is still in the making."
+    for teacher in run.teachers:
+        if teacher.status == "preparing":
+            return f"Waits for the teacher {teacher}, which is still in the making."
     if not Worker.objects.alive().exists():
         return "No worker is alive. Start one with `manage.py up`, or the worker container on a GPU machine."
     return "Waits for a free worker."

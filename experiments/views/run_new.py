@@ -7,17 +7,19 @@ from typing import Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from experiments import plan_facts, planning
-from experiments.forms.runs import PURPOSE_HELP, RunForm, TermForm, networks, term_rows
-from experiments.models import Architecture, Dataset, Method, Project, Run, Student, Teacher, Worker
-from experiments.plan_checks import Parts, Problem
+from experiments import plan_facts, planning, recipes
+from experiments.forms.runs import PURPOSE_HELP, RunForm, networks
+from experiments.forms.terms import TermForm, term_rows
+from experiments.models import Dataset, Method, Project, Run, Worker
+from experiments.plan_parts import Parts, Problem
 from experiments.planning import Plan, PlanError
-from worker.distill.spec import Objective, Term, Training
+from worker.distill.spec import Objective, Term
 
 from .access import require_member
+from .run_start import first_preset, starting_plan
 
 
 @require_http_methods(["GET", "POST"])
@@ -59,7 +61,8 @@ def _page(
         "form": form,
         "networks": networks(project),
         "purpose_help": PURPOSE_HELP,
-        **_preset_context(request.POST, chosen=_first_preset(request) if _untouched(form) else ""),
+        **_preset_context(request.POST, chosen=first_preset(request) if _untouched(form) else ""),
+        "recipe": _recipe(form, request.POST or request.GET),
         "has_dataset": Dataset.objects.filter(project=project).exists(),
         **(judged or _judged(request, form)),
     }
@@ -67,7 +70,7 @@ def _page(
 
 
 def _changed_rows(request: HttpRequest, project: Project, form: RunForm) -> RunForm | None:
-    """The buttons of a browser without JavaScript: apply a preset, add a term, remove one."""
+    """The buttons of a browser without JavaScript: apply a preset or a recipe, add a term, remove one."""
     data = request.POST.copy()
     if "apply_preset" in data:
         rows = term_rows(_preset(data), form.methods)
@@ -77,96 +80,13 @@ def _changed_rows(request: HttpRequest, project: Project, form: RunForm) -> RunF
         return fresh
     if "add_term" in data:
         data.appendlist("term", uuid.uuid4().hex[:6])
+    elif recipe := recipes.find(form.methods.values(), data.get("apply_recipe", "")):
+        return RunForm(project, _filled(data, recipe))
     elif gone := data.get("remove_term"):
         data.setlist("term", [row for row in data.getlist("term") if row != gone])
     else:
         return None
     return RunForm(project, data)
-
-
-# --- What the form begins with ----------------------------------------------------------------------------
-def starting_plan(request: HttpRequest, project: Project) -> Plan | None:
-    """From a run that is cloned, from the rows other pages link with, else from what is likely."""
-    if (source := request.GET.get("from", "")).isdecimal():
-        return clone(get_object_or_404(Run.objects.for_user(request.user), project=project, pk=source))
-    teacher = _asked(request, project, Teacher, "teacher")
-    dataset = _asked(request, project, Dataset, "dataset") or (teacher and teacher.dataset)
-    student = _asked(request, project, Student, "student")
-    purpose = request.GET.get("purpose", "distil")
-    if purpose not in Run.Purpose.values:
-        purpose = "distil"
-    ready = Dataset.objects.filter(project=project, status=Dataset.Status.READY)
-    teachers = Teacher.objects.filter(project=project, status=Teacher.Status.READY).select_related("dataset")
-    if dataset is None:
-        likely = teachers.order_by("-created").first() if purpose == "distil" else None
-        dataset = likely.dataset if likely else ready.order_by("-created").first()
-    if dataset is None:
-        return None
-    if teacher is None and purpose == "distil":
-        found = sorted(teachers.filter(dataset=dataset), key=lambda t: t.score or 0.0)
-        teacher = found[-1] if found else None
-    return Plan(
-        project=project.pk,
-        purpose=purpose,
-        dataset=dataset.pk,
-        teacher=teacher.pk if teacher else None,
-        student=student.pk if student else None,
-        architecture=request.GET.get("architecture", "")[:200] or _likely_network(project, dataset, purpose),
-        training=_latest_training(project, dataset),
-        objective=_first_objective(request) if purpose == Run.Purpose.DISTIL else Objective(),
-    )
-
-
-def _first_preset(request: HttpRequest) -> str:
-    """The preset of the method that the page of methods links with; none for a method without one."""
-    asked = request.GET.get("method", "")
-    if asked in plan_facts.PRESETS:
-        return asked
-    return "" if Method.objects.filter(pk=asked, available=True).exists() else "kd"
-
-
-def _first_objective(request: HttpRequest) -> Objective:
-    if preset := _first_preset(request):
-        return plan_facts.preset(preset)
-    return Objective(terms=[Term(method=request.GET["method"], weight=1.0)])
-
-
-def _asked(request: HttpRequest, project: Project, model: Any, name: str) -> Any:
-    key = request.GET.get(name, "")
-    return get_object_or_404(model, project=project, pk=key) if key.isdecimal() else None
-
-
-def _likely_network(project: Project, dataset: Dataset, purpose: str) -> str:
-    """The network last trained here for this purpose, else one of the literature's usual pair."""
-    runs = Run.objects.filter(project=project, dataset=dataset).order_by("-created")
-    teaches = purpose == Run.Purpose.TEACHER
-    last = runs.filter(purpose=purpose).first() if teaches else runs.exclude(purpose="teacher").first()
-    usual = "resnet56" if teaches else "resnet8"
-    return last.architecture_id if last else usual if Architecture.objects.filter(pk=usual).exists() else ""
-
-
-def _latest_training(project: Project, dataset: Dataset) -> Training:
-    """The budget that was last used on this dataset: what one compares with wants the same."""
-    runs = Run.objects.filter(project=project, dataset=dataset, status=Run.Status.SUCCEEDED)
-    last = runs.exclude(purpose=Run.Purpose.TEACHER).order_by("-created").first()
-    return Training(**last.training) if last else Training()
-
-
-def clone(run: Run) -> Plan:
-    return Plan(
-        project=run.project_id,
-        name=f"{run.name} (copy)"[:120],
-        experiment=run.experiment.name if run.experiment else "",
-        purpose=run.purpose,
-        dataset=run.dataset_id,
-        student=run.student_id,
-        architecture="" if run.student_id else run.architecture_id,
-        teacher=run.teacher_id,
-        training=Training(**run.training),
-        objective=Objective(**run.objective),
-        control="run" if run.control_id else "none",
-        parent=run.pk,
-    )
 
 
 # --- Live checks ------------------------------------------------------------------------------------------
@@ -176,7 +96,9 @@ def run_check(request: HttpRequest) -> HttpResponse:
     project = require_member(request)
     form = RunForm(project, request.POST)
     form.is_valid()
-    return render(request, "runs/_check.html", {"form": form, "live": True, **_judged(request, form)})
+    context = {"form": form, "live": True, **_judged(request, form)}
+    context["pair_changed"] = context["pair"] != request.POST.get("recipes_for")
+    return render(request, "runs/_check.html", context)
 
 
 def _judged(request: HttpRequest, form: RunForm) -> dict[str, Any]:
@@ -184,22 +106,41 @@ def _judged(request: HttpRequest, form: RunForm) -> dict[str, Any]:
     problems = _typed_wrong(form)
     if plan is None:
         problems.append(Problem("dataset", None, "no dataset is chosen.", "Choose one, or add one first."))
-        return {"problems": problems, "facts": [], "formula": ""}
+        return {"problems": problems, "facts": [], "formula": "", **_recipes(form, None)}
     known = {problem.field for problem in problems}
     try:
         parts, _ = planning.gather(plan, request.user)
         problems += [problem for problem in planning.check(plan, request.user) if problem.field not in known]
     except PlanError as error:
-        return {"problems": error.problems, "facts": [], "formula": ""}
+        return {"problems": error.problems, "facts": [], "formula": "", **_recipes(form, None)}
+    if len(form.terms) == len(parts.objective.terms):
+        for row, pairs in zip(form.terms, plan_facts.term_pairs(parts), strict=True):
+            row.pairs = pairs
     return {
         "problems": sorted(problems, key=lambda problem: problem.level != "error"),
         "facts": plan_facts.facts(parts),
         "formula": plan_facts.formula(plan.objective),
         "proposed": plan_facts.propose_name(parts),
         "layers": _layers(parts),
+        **_recipes(form, parts),
         "waiting": _awaits_profiles(parts),
         "errors": sum(problem.level == "error" for problem in problems),
     }
+
+
+def _recipes(form: RunForm, parts: Parts | None) -> dict[str, Any]:
+    """Those for the pair of networks on the form; `pair` names them, to know when they change."""
+    teacher = parts.teacher.architecture_id if parts and parts.teacher else ""
+    student = parts.architecture.key if parts and parts.architecture else ""
+    found = recipes.offered(form.methods.values(), teacher, student)
+    fitting = sum(recipe.fits for recipe in found)
+    return {"recipes": found, "fitting": fitting, "pair": f"{teacher} → {student}"}
+
+
+def _recipe(form: RunForm, data: Any) -> recipes.Recipe | None:
+    """The one whose values the form began with."""
+    asked = data.get("apply_recipe") or data.get("recipe") or ""
+    return recipes.find(form.methods.values(), asked)
 
 
 def _typed_wrong(form: RunForm) -> list[Problem]:
@@ -257,6 +198,37 @@ def run_objective(request: HttpRequest) -> HttpResponse:
     form = RunForm(project, plan=Plan(project=project.pk, dataset=0, objective=objective))
     context = {"form": form, "formula": plan_facts.formula(objective), **_preset_context(request.GET)}
     return render(request, "runs/_objective.html", context)
+
+
+@require_POST
+def run_recipe(request: HttpRequest) -> HttpResponse:
+    """Objective and training as a published recipe has them; what it does not set stays as it was typed."""
+    project = require_member(request)
+    form = RunForm(project, request.POST)
+    recipe = recipes.find(form.methods.values(), request.POST.get("apply_recipe", ""))
+    if recipe is None:
+        return HttpResponse("There is no such recipe any more: load the page again.", status=404)
+    filled = RunForm(project, _filled(request.POST, recipe))
+    context = {
+        "form": filled,
+        "formula": recipe.formula,
+        "recipe": recipe,
+        **_preset_context({"alpha": request.POST.get("alpha")}),
+    }
+    return render(request, "runs/_recipe_applied.html", context)
+
+
+def _filled(data: Any, recipe: recipes.Recipe) -> Any:
+    """The form's data with a recipe typed in: its terms instead of those there were."""
+    kept = data.copy()
+    old = {f"t{row}-" for row in kept.getlist("term")}
+    sets = {f"training-{name}" for name in recipe.preset.training}
+    for name in list(kept):
+        if name in sets or name == "preset" or any(name.startswith(start) for start in old):
+            del kept[name]
+    for name, value in recipes.typed(recipe).items():
+        kept.setlist(name, value if isinstance(value, list) else [value])
+    return kept
 
 
 def _preset(data: Any) -> Objective:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import messages
-from django.db.models import Count, Max, Q
+from django.db.models import Count, Max, Q, QuerySet
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET, require_POST
 from experiments import measurements
 from experiments.files import open_stored
 from experiments.forms.catalogue import TeacherUploadForm
-from experiments.models import Run, Teacher, Upload
+from experiments.models import Run, RunTeacher, Teacher, Upload
 
 from .access import allowed, current_project, delete, require_admin, require_maintainer
 from .uploads import pending
@@ -36,6 +36,12 @@ def own_or_404(request: HttpRequest, pk: int) -> Teacher:
     return get_object_or_404(Teacher.objects.for_user(request.user).select_related(*related), pk=pk)
 
 
+def runs_with(teacher: Teacher) -> QuerySet[Run]:
+    """Those it teaches in, as the first or beside another."""
+    beside = RunTeacher.objects.filter(teacher=teacher).values("run")
+    return Run.objects.filter(Q(teacher=teacher) | Q(pk__in=beside))
+
+
 @require_GET
 def teacher_detail(request: HttpRequest, pk: int) -> HttpResponse:
     """The whole page; for htmx, while it is trained, only the part that changes."""
@@ -45,7 +51,9 @@ def teacher_detail(request: HttpRequest, pk: int) -> HttpResponse:
         return HttpResponse(headers={"HX-Refresh": "true"})  # the head of the page changes as well
     context = {
         "teacher": teacher,
-        "runs": teacher.runs.select_related("teacher", "architecture", "control", "control__teacher")[:20],
+        "runs": runs_with(teacher).select_related("teacher", "architecture", "control", "control__teacher")[
+            :20
+        ],
         "per_class": list(
             zip(teacher.dataset.classes, measurements.per_class(teacher.metrics), strict=False)
         ),

@@ -4,9 +4,58 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.models import Architecture, Dataset, Project, Run, Teacher
+from experiments.models import Architecture, ArchitectureProfile, Dataset, Method, Project, Run, Teacher
 from experiments.models.catalogue import Readiness
 from worker.distill.spec import Objective, Training
+
+BOTH = ["single-label", "multi-label"]
+
+
+def a_layer(side: str, **more: Any) -> dict[str, Any]:
+    return {"type": "string", "default": "", "layer_of": side} | more
+
+
+KD = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {"temperature": {"type": "number", "default": 4.0, "minimum": 0.05, "maximum": 100}},
+}
+FITNET = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {"student_layer": a_layer("student"), "teacher_layer": a_layer("teacher")},
+}
+AT = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        f"{side}_layers": a_layer(side, type="array", items={"type": "string"}, default=[], maxItems=16)
+        for side in ("student", "teacher")
+    },
+}
+
+
+def methods() -> None:
+    """One that compares answers, one that compares a layer, as the workers publish them."""
+    Method.objects.create(key="kd", title="KD", schema=KD, needs=["logits"], tasks=BOTH)
+    Method.objects.create(key="fitnet", title="FitNet", schema=FITNET, needs=["features"], tasks=BOTH)
+
+
+def profiled(architecture: str, name: str, width: int, **values: Any) -> None:
+    """A worker has listed the layers of a network with three stages, at 8×8."""
+    layers: list[dict[str, Any]] = []
+    for n in range(3):
+        shape = [width << n, 8 >> n, 8 >> n]
+        layers += [
+            {"path": f"{name}{n + 1}{part}", "kind": "Block", "shape": shape} for part in (".conv", "")
+        ]
+    layers.append({"path": "fc", "kind": "Linear", "shape": [10]})
+    stages = [{"path": layer["path"], "shape": layer["shape"]} for layer in layers[1:-1:2]]
+    ready = {"status": "ready", "layers": layers, "stages": stages} | values
+    keys = {"num_classes": 10, "in_channels": 1, "image_size": 8}
+    ArchitectureProfile.objects.update_or_create(
+        architecture=an_architecture(architecture), **keys, defaults=ready
+    )
 
 
 def a_project(name: str = "Team") -> Project:

@@ -28,19 +28,6 @@ from worker.distill.spec import Objective, Term, Training
 from . import make
 
 pytestmark = pytest.mark.django_db
-KD = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {"temperature": {"type": "number", "default": 4.0, "minimum": 0.05, "maximum": 100}},
-}
-FITNET = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
-        "student_layer": {"type": "string", "default": "", "layer_of": "student"},
-        "teacher_layer": {"type": "string", "default": "", "layer_of": "teacher"},
-    },
-}
 
 
 @pytest.fixture
@@ -49,8 +36,7 @@ def user() -> User:
     user = User.objects.create_user("mia")
     Membership.objects.create(project=make.a_project(), user=user, role=Role.MEMBER)
     Worker.objects.create(name="w1", host="here", queue="cpu")
-    Method.objects.create(key="kd", title="KD", schema=KD)
-    Method.objects.create(key="fitnet", title="FitNet", schema=FITNET)
+    make.methods()
     small, large = make.an_architecture("resnet8"), make.an_architecture("resnet56")
     for row, parameters in ((small, 78_000), (large, 860_000)):
         row.parameters, row.min_image_size = parameters, 8
@@ -387,25 +373,7 @@ def test_the_pair_of_layers_is_shown_once_both_networks_are_known(
     plan = a_plan(objective=Objective(terms=[Term(method="fitnet", params=params)]))
     parts, _ = planning.gather(plan, user)
     assert "fitnet: a worker is listing the layers" in plan_facts.facts(parts)
-    for key, name, width in (("resnet8", "layer", 16), ("resnet56", "block", 32)):
-        stages = [{"path": f"{name}{n + 1}", "shape": [width << n, 8 >> n, 8 >> n]} for n in range(3)]
-        ArchitectureProfile.objects.filter(architecture=key).update(status="ready", stages=stages)
+    make.profiled("resnet8", "layer", 16)
+    make.profiled("resnet56", "block", 32)
     parts, _ = planning.gather(plan, user)
     assert f"fitnet: {pair}" in plan_facts.facts(parts)
-
-
-@pytest.mark.parametrize(
-    ("small", "large"), [("resnet8", "resnet20"), ("vgg8", "wrn-16-2"), ("resnet8", "vgg8")]
-)
-def test_the_pair_that_is_shown_is_the_pair_the_engine_takes(user: User, small: str, large: str) -> None:
-    from worker.distill import layers, models, pairing
-
-    def profiled(key: str) -> tuple[list[pairing.Layer], ArchitectureProfile]:
-        model = models.build(key, num_classes=10, in_channels=1, image_size=32)
-        traced = layers.trace(model, 1, 32)
-        stages = [{"path": layer.path, "shape": list(layer.shape)} for layer in pairing.stages(traced)]
-        return traced, ArchitectureProfile(stages=stages)
-
-    (ours, left), (theirs, right) = profiled(small), profiled(large)
-    student, teacher = pairing.propose_pair(ours, theirs)
-    assert plan_facts._paired(left, right, "", "") == (student.path, teacher.path)

@@ -25,9 +25,9 @@ from experiments.models import (
     Teacher,
     Worker,
 )
+from worker.distill.spec import Schedule
 
 from . import make
-from .test_planning import FITNET, KD
 
 pytestmark = pytest.mark.django_db
 XSS = "<script>alert(1)</script>"
@@ -39,8 +39,7 @@ def mia() -> Client:
     user = User.objects.create_user("mia")
     Membership.objects.create(project=make.a_project(), user=user, role=Role.MEMBER)
     Worker.objects.create(name="w1", host="here", queue="cpu")
-    Method.objects.create(key="kd", title="KD", schema=KD)
-    Method.objects.create(key="fitnet", title="FitNet", schema=FITNET)
+    make.methods()
     large = make.an_architecture("resnet56")
     make.a_teacher("big", architecture=large, metrics={"top1": 0.98, "parameters": 855_770})
     make.an_architecture("resnet8")
@@ -136,7 +135,9 @@ def test_start_queues_what_was_typed_and_leads_to_it(mia: Client) -> None:
     assert run.status == "queued"
     assert run.training["optimizer"] == "adam"
     assert run.training["augment"] is False  # the box was not ticked
-    assert run.objective["terms"] == [{"method": "kd", "weight": 0.9, "params": {"temperature": 4.0}}]
+    (term,) = run.objective["terms"]
+    assert (term["method"], term["weight"], term["params"]) == ("kd", 0.9, {"temperature": 4.0})
+    assert term["schedule"] == Schedule().model_dump()
     assert run.control is not None
 
 
@@ -248,13 +249,19 @@ def test_checks_ask_again_while_a_living_worker_lists_the_layers(mia: Client) ->
 
 
 # --- Parts --------------------------------------------------------------------------------------------------
-def test_teachers_of_other_datasets_are_greyed_with_the_reason(mia: Client) -> None:
-    hundred = make.a_dataset("cifar100", classes=[str(n) for n in range(100)])
-    make.a_teacher("hundred", dataset=hundred)
+def test_teachers_of_other_datasets_say_what_they_cannot_do_and_those_of_other_images_are_greyed(
+    mia: Client,
+) -> None:
+    make.a_teacher("hundred", dataset=make.a_dataset("cifar100", classes=[str(n) for n in range(100)]))
+    make.a_teacher("colour", dataset=make.a_dataset("svhn", channels=3))
     text = mia.get(reverse("run_teachers"), {"dataset": make.a_dataset().pk}).text
-    option = text[text.index("hundred") - 80 : text.index("hundred") + 120]
-    assert "disabled" in option
-    assert "100 classes; digits has 10" in option
+    options = {
+        name: next(re.finditer(rf"<option[^>]*>{name}[^<]*", text))[0] for name in ("hundred", "colour")
+    }
+    assert "100 classes; digits has 10: features only" in options["hundred"]
+    assert "disabled" not in options["hundred"]
+    assert "3 channels; digits has 1" in options["colour"]
+    assert "disabled" in options["colour"]
 
 
 def test_a_row_shows_the_parameters_of_its_method(mia: Client) -> None:

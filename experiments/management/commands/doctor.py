@@ -128,6 +128,16 @@ def storage() -> Iterator[Finding]:
             yield Finding(mark, "storage", f"{path} is open to others ({mode:o})", f"chmod {wanted:o} {path}")
 
 
+def teacher_cache() -> Iterator[Finding]:
+    folder, budget = settings.KDWEB_TEACHER_CACHE, settings.KDWEB_TEACHER_CACHE_BYTES
+    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if not budget:
+        yield Finding(GOOD, "cache", "KDWEB_TEACHER_CACHE_BYTES=0: teachers' outputs are not kept")
+        return
+    found = f"teachers' outputs {used / GIB:.2f} of {budget / GIB:.2f} GiB in {folder}"
+    yield Finding(GOOD, "cache", found)
+
+
 def database() -> Iterator[Finding]:
     url = connection.settings_dict
     try:
@@ -208,4 +218,4 @@ def browser() -> Iterator[Finding]:
         )
 
 
-CHECKS = (packages, engine, storage, database, broker, processes, browser)
+CHECKS = (packages, engine, storage, teacher_cache, database, broker, processes, browser)

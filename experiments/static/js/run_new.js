@@ -19,7 +19,19 @@ form?.addEventListener("click", (event) => {
 // A weight or method changed by hand is no preset any more.
 function custom() {
   for (const radio of form.querySelectorAll("[name=preset]")) radio.checked = false;
+  document.getElementById("recipe-chosen")?.remove();
 }
+
+// The proposed layers into their fields, to be changed there.
+form?.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-edit-pairs]");
+  if (!button) return;
+  const fields = [...button.closest(".term").querySelectorAll("[data-layer-of]")];
+  for (const field of fields) field.value = button.dataset[field.dataset.layerOf];
+  fields[0]?.focus();
+  custom();
+  check();
+});
 
 form?.addEventListener("input", (event) => {
   if (event.target.closest(".term")) custom();
