@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from worker.distill.data.augment import Augment, random_bits
+from worker.distill.data.augment import Augment, mix, random_bits
 from worker.distill.data.prepared import Augmentation, Meta
 
 IMAGES = torch.randint(0, 256, (64, 3, 16, 16), dtype=torch.uint8, generator=torch.manual_seed(0))
@@ -119,3 +119,69 @@ def test_the_page_says_in_words_what_is_done():
     lines = Augmentation(padding=4, flip=True).lines(32, 32)
     assert lines == ["random 32 × 32 crop after padding by 4 px (black)", "random mirroring left to right"]
     assert Augmentation().lines(8, 8) == []
+
+
+# ---- strong views and mixtures --------------------------------------------------------------------
+
+
+def shaped(channels):
+    small = {"channels": channels, "height": 12, "mean": [0.4] * channels, "std": [0.2] * channels}
+    return meta(padding=2, flip=True).model_copy(update=small)
+
+
+def pictures(number, *shape):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (number, *shape), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_strong_view_is_a_function_of_seed_view_and_sample(channels):
+    augment = Augment(shaped(channels))
+    images = pictures(6, channels, 12, 16)
+    index = torch.arange(6)
+    whole = augment.strong(images, index, seed=3, view=1)
+    assert whole.shape == images.shape
+    assert torch.isfinite(whole).all()
+    some = torch.tensor([4, 1])
+    torch.testing.assert_close(augment.strong(images[some], some, seed=3, view=1), whole[some])
+    assert not torch.equal(augment.strong(images, index, seed=3, view=2), whole)
+    assert not torch.equal(augment(images, index, seed=3, view=1), whole)
+
+
+def test_a_strong_view_stays_within_the_pictures_range():
+    about = shaped(1)
+    augment = Augment(about)
+    seen = augment.strong(pictures(40, 1, 12, 16), torch.arange(40), seed=0, view=0)
+    light = seen * about.std[0] + about.mean[0]
+    assert light.min() >= -1e-5
+    assert light.max() <= 1 + 1e-5
+    assert ((light - 0.5).abs() < 1e-5).flatten(1).sum(1).ge(3 * 4).all()  # the grey box is in each
+
+
+def mixed(**alphas):
+    inputs = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 1, 6, 6).contiguous()
+    return inputs, *mix(inputs, torch.arange(8), seed=1, view=2, **alphas)
+
+
+def test_mixup_blends_each_image_with_its_partner():
+    inputs, out, partner, share = mixed(mixup=1.0, cutmix=0)
+    weight = share.view(-1, 1, 1, 1)
+    torch.testing.assert_close(out, weight * inputs + (1 - weight) * inputs[partner])
+    assert sorted(partner.tolist()) == list(range(8))
+
+
+def test_cutmix_pastes_a_box_whose_area_is_the_partners_share():
+    inputs, out, partner, share = mixed(mixup=0, cutmix=1.0)
+    own = (out == inputs).float().mean((1, 2, 3))
+    moved = partner != torch.arange(8)
+    torch.testing.assert_close(own[moved], share[moved])
+    assert ((out == inputs) | (out == inputs[partner])).all()
+
+
+def test_a_mixture_is_drawn_anew_for_each_view_and_never_twice_for_one():
+    def shares(view):
+        x = torch.zeros(8, 1, 6, 6)
+        return mix(x, torch.arange(8), seed=1, view=view, mixup=0.4, cutmix=1.0)[2][0].item()
+
+    assert shares(1) == shares(1)
+    assert len({shares(view) for view in range(20)}) > 15

@@ -1,4 +1,4 @@
-"""Every method: stopped anywhere and resumed, a run ends with the very weights of one that was not disturbed."""
+"""Every method: stopped anywhere and resumed, a run ends with the weights of an undisturbed one."""
 
 from functools import partial
 

@@ -23,7 +23,7 @@ def curves(events):
 
 
 def test_two_processes_give_the_loss_curve_of_one(spec):
-    """Batch norm, relations between samples, clipping, a last batch of another size: all of the whole batch."""
+    """Batch norm, relations between samples, clipping, a smaller last batch: all of the whole batch."""
     settings = {"epochs": 2, "clip_norm": 1.0, "batch_size": 7}
     alone, shared = spec("alone", OBJECTIVE, **settings), spec("shared", OBJECTIVE, **settings)
     shared = shared.model_copy(update={"processes": 2})

@@ -46,7 +46,7 @@ class Group:
             return x
         most = -(-rows // self.size)
         padding = x.new_zeros(most - len(x), *x.shape[1:])  # collectives want one shape
-        parts = _Gathered.apply(torch.cat([x, padding]), self.rank, self.size)
+        parts = _gathered(torch.cat([x, padding]), self.rank, self.size)
         sizes = [len(part) for part in torch.empty(rows).tensor_split(self.size)]
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
@@ -61,7 +61,7 @@ class Group:
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([g.flatten() for g in gradients])
         dist.all_reduce(flat)
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient) / self.size)
 
     def any(self, flag: bool) -> bool:
@@ -119,6 +119,16 @@ class _Gathered(torch.autograd.Function):
         return total[ctx.rank], None, None
 
 
+def _summed(x: Tensor) -> Tensor:
+    total: Tensor = _Summed.apply(x)  # type: ignore[no-untyped-call]
+    return total
+
+
+def _gathered(x: Tensor, rank: int, size: int) -> Tensor:
+    parts: Tensor = _Gathered.apply(x, rank, size)  # type: ignore[no-untyped-call]
+    return parts
+
+
 class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm over the whole batch, all processes' shares together. Same state as what it replaces."""
 
@@ -132,15 +142,16 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         shape = [1, -1] + [1] * (input.ndim - 2)
         x = input.float()
         local = x.new_tensor([x.numel() / x.shape[1]])
-        count = _Summed.apply(local)
-        mean = _Summed.apply(x.sum(dims)) / count
+        count = _summed(local)
+        mean = _summed(x.sum(dims)) / count
         centred = x - mean.view(shape)
-        variance = _Summed.apply((centred**2).sum(dims)) / count
+        variance = _summed((centred**2).sum(dims)) / count
         self._track(mean, variance * count / (count - 1).clamp_min(1))
         normal = centred * (variance + self.eps).rsqrt().view(shape)
         if self.weight is not None:
             normal = normal * self.weight.view(shape) + self.bias.view(shape)
-        return normal.to(input.dtype)
+        result: Tensor = normal.to(input.dtype)
+        return result
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:

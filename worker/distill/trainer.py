@@ -180,7 +180,7 @@ def one_step(run: Run, part: Part, lessons: Lessons, group: list[Batch]) -> dict
     seen = []
     for batch in group:
         values, extra = objective_of(run, part, lessons, batch)
-        run.scaler.scale(values.total / len(group)).backward()
+        run.scaler.scale(values.total / len(group)).backward()  # type: ignore[no-untyped-call]
         seen.append(reported(values, extra))
     rate = rate_of(run, part.stage, run.step)
     for settings in run.optimizer.param_groups:

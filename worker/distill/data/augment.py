@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from worker.distill.data.prepared import Meta
 
+STRONG = 2**40  # strong views draw from counters that no plain view reaches
 _GOLDEN = 0x9E3779B97F4A7C15
 _M1, _M2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK = 2**64 - 1
@@ -52,6 +53,7 @@ class Augment:
         std = torch.tensor(meta.std, dtype=torch.float64).view(1, -1, 1, 1)
         # (x / 255 − mean) / std as one product and one difference
         self._scale, self._shift = (1 / (255 * std)).float(), (mean / std).float()
+        self._mean = mean.float()
         self._rows, self._columns = torch.arange(self.height), torch.arange(self.width)
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -79,10 +81,74 @@ class Augment:
         where = where.flatten(1)[:, None].expand(-1, flat.shape[1], -1)
         return self.normalise(flat.gather(2, where).view_as(images))
 
+    def strong(self, images: Tensor, index: Tensor, *, seed: int, view: int) -> Tensor:
+        """The view of `__call__`, then two changes of light drawn from six, a shift, and a grey box pasted in.
+
+        In the manner of RandAugment (Cubuk et al. 2020, arXiv 1909.13719) with Cutout (DeVries & Taylor 2017,
+        arXiv 1708.04552), each sample's changes a function of (seed, view, sample) alone.
+        """
+        self._to(images.device)
+        light = self(images, index, seed=seed, view=view) / self._scale / 255 + self._mean  # 0 … 1
+        for k in range(2):
+            bits = random_bits(index.to(images.device), seed, STRONG + 2 * view + k)
+            light = _relit(light, bits)
+        bits = random_bits(index.to(images.device), seed, 2 * STRONG + view)
+        return ((_cut(_shifted(light, bits), bits >> 24) - self._mean) * 255) * self._scale
+
     def _to(self, device: torch.device) -> None:
         if self._scale.device != device:
-            for name in ("_scale", "_shift", "_rows", "_columns"):
+            for name in ("_scale", "_shift", "_mean", "_rows", "_columns"):
                 setattr(self, name, getattr(self, name).to(device))
+
+
+def _unit(bits: Tensor) -> Tensor:
+    """The lowest 20 bits as a number in [0, 1), of shape (B, 1, 1, 1)."""
+    return ((bits & 0xFFFFF).float() / 2**20).view(-1, 1, 1, 1)
+
+
+def _relit(x: Tensor, bits: Tensor) -> Tensor:
+    """One of six changes of light for each image (B, C, H, W) in 0 … 1."""
+    amount, which = _unit(bits), ((bits >> 40) % 6).view(-1, 1, 1, 1)
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    levels = 2.0 ** (2 + (amount * 5).floor())
+    changes = (
+        x + 0.6 * (amount - 0.5),  # brightness
+        mean + (x - mean) * (0.3 + 1.4 * amount),  # contrast
+        x.clamp_min(1e-6) ** (0.5 + 1.5 * amount),  # gamma
+        1 - x,  # invert
+        torch.where(x >= 0.4 + 0.6 * amount, 1 - x, x),  # solarise
+        (x * levels).floor() / levels,  # posterise
+    )
+    for k, changed in enumerate(changes):
+        x = torch.where(which == k, changed, x)
+    return x.clamp(0, 1)
+
+
+def _shifted(x: Tensor, bits: Tensor) -> Tensor:
+    """Each image moved by up to an eighth of its size, black where it left."""
+    height, width = x.shape[2:]
+    down = ((bits & 0xFFF) % (2 * (height // 8) + 1)) - height // 8  # (B,)
+    right = (((bits >> 12) & 0xFFF) % (2 * (width // 8) + 1)) - width // 8
+    rows = torch.arange(height, device=x.device) - down[:, None]  # (B, H), where a pixel comes from
+    columns = torch.arange(width, device=x.device) - right[:, None]
+    inside = _within(rows, 0, height)[:, :, None] & _within(columns, 0, width)[:, None, :]
+    where = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
+    where = where.flatten(1)[:, None].expand(-1, x.shape[1], -1)
+    return x.flatten(2).gather(2, where).view_as(x) * inside[:, None]
+
+
+def _cut(x: Tensor, bits: Tensor) -> Tensor:
+    """A box of a quarter of height and width becomes grey."""
+    height, width = x.shape[2:]
+    tall, wide = max(1, height // 4), max(1, width // 4)
+    top, left = (bits & 0xFFF) % (height - tall + 1), ((bits >> 12) & 0xFFF) % (width - wide + 1)
+    rows = _within(torch.arange(height, device=x.device) - top[:, None], 0, tall)
+    columns = _within(torch.arange(width, device=x.device) - left[:, None], 0, wide)
+    return torch.where((rows[:, :, None] & columns[:, None, :])[:, None], 0.5, x)
+
+
+def _within(x: Tensor, low: int, end: int) -> Tensor:
+    return (x >= low) & (x < end)
 
 
 def mix(

@@ -36,6 +36,7 @@ class Pair:
     labels: Tensor | None = None  # of the training split: (N,), or (N, C) of zeros and ones for multi-label
     task: TaskForm = "single-label"
     seed: int = 0
+    teacher_classes: int | None = None  # of a teacher with a label set of its own
 
     @cached_property
     def student_layers(self) -> list[Layer]:
@@ -123,7 +124,8 @@ class Method(nn.Module):
         return 0
 
     def prelude(self, step: Step) -> Tensor:
-        """The loss of the first stage."""
+        """The loss of the first stage. A method that is more than that prepares its own parts there, and
+        sees nothing of the student."""
         raise NotImplementedError
 
     def dials(self, step: Step) -> dict[str, Tensor | float]:

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from worker.distill.methods import Pair
-from worker.distill.pairing import Layer, propose_pair, propose_pairs, stages
+from worker.distill.pairing import Layer, Layout, layout, propose_pair, propose_pairs, stages
 from worker.distill.spec import SpecError, Strict
 
 
@@ -39,14 +39,14 @@ class SeveralPairs(Strict):
     """Parameters of a method that compares several layers, first with first, second with second."""
 
     student_layers: list[str] = Field(
-        default_factory=list,
+        [],
         max_length=16,
         title="Student layers",
         description="Module paths, e.g. layer1, layer2. Empty: one for each stage.",
         json_schema_extra={"layer_of": "student"},
     )
     teacher_layers: list[str] = Field(
-        default_factory=list,
+        [],
         max_length=16,
         title="Teacher layers",
         description="As many, in the same order. Empty: matched by stage and resolution.",
@@ -68,6 +68,20 @@ def last_pair(pair: Pair, params: OnePair) -> tuple[Layer, Layer]:
     return (ours or _last(pair.student_layers, "student"))[-1], (
         hints or _last(pair.teacher_layers, "teacher")
     )[-1]
+
+
+def read(pair: Pair, layer: Layer, field: str) -> Layout:
+    """How the layer's output is read as a map or, pooled, as a vector. SpecError for `field` otherwise."""
+    try:
+        return layout(layer.shape, pair.image[1:])
+    except ValueError as error:
+        fix = "Choose a layer whose output is a map, tokens or a vector."
+        raise SpecError(field, layer.path, f"{error}.", fix) from error
+
+
+def read_pairs(pair: Pair, layers: list[tuple[Layer, Layer]]) -> list[tuple[Layout, Layout]]:
+    """How each layer of `several_pairs` is read."""
+    return [(read(pair, a, "student_layers"), read(pair, b, "teacher_layers")) for a, b in layers]
 
 
 def _last(layers: list[Layer], side: str) -> list[Layer]:

@@ -2,39 +2,67 @@
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 
 from worker.distill import methods
 from worker.distill.methods._features import wide
-from worker.distill.spec import Strict
+from worker.distill.methods._logits import divergence, tame
+from worker.distill.methods._recipes import CIFAR_100, CIFAR_100_LIGHT, IMAGENET
+from worker.distill.spec import Objective, Preset, Strict, Term
 
 
-def loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+def loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float | Tensor = 4.0) -> Tensor:
     """T² · mean over the batch of KL(softmax(z_t/T) ‖ softmax(z_s/T)): section 2 of the paper.
 
     student_logits z_s, teacher_logits z_t: (B, C). T² keeps the gradient's size independent of T.
     Computed in fp32 at least. A logit of −inf takes its class out of that distribution; classes the
     student cannot give any mass are left out of the teacher's as well, or the divergence were infinite.
     """
-    z_s, z_t = wide(student_logits), wide(teacher_logits)
-    z_t = z_t.masked_fill(z_s == -torch.inf, -torch.inf)
-    log_s = torch.log_softmax(z_s / temperature, dim=1)
-    log_t = torch.log_softmax(z_t / temperature, dim=1)
-    # 0 · log 0 = 0, in the gradient too: the infinite difference is replaced before it is multiplied
-    log_ratio = (log_t - log_s).masked_fill(log_t == -torch.inf, 0)
-    return (log_t.exp() * log_ratio).sum(1).mean() * temperature**2
+    z_s, z_t = tame(student_logits, teacher_logits)
+    return divergence(z_s / temperature, z_t / temperature).mean() * temperature**2
+
+
+def sigmoid_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> Tensor:
+    """T² · mean over the batch of Σ_labels KL(B(σ(z_t/T)) ‖ B(σ(z_s/T))): the form for labels that exclude
+    nothing, each a Bernoulli distribution B of its own. Logits (B, C)."""
+    z_s, z_t = wide(student_logits) / temperature, wide(teacher_logits) / temperature
+    p = z_t.sigmoid()
+    yes = p * (F.logsigmoid(z_t) - F.logsigmoid(z_s))
+    no = (1 - p) * (F.logsigmoid(-z_t) - F.logsigmoid(-z_s))
+    return (yes + no).sum(1).mean() * temperature**2
+
+
+def preset(title: str, source: str, alpha: float, temperature: float, training: object) -> Preset:
+    """(1 − α)·CE + α·KD"""
+    term = Term(method="kd", weight=alpha, params={"temperature": temperature})
+    objective = Objective(task_weight=round(1 - alpha, 6), terms=[term])
+    return Preset.model_validate(
+        {"title": title, "source": source, "objective": objective, "training": training}
+    )
+
+
+_SOURCE = "RepDistiller and mdistiller, CIFAR-100 scripts: -r 0.1 -a 0.9, T = 4"
 
 
 class Method(methods.Method):
     title = "Knowledge distillation"
     paper = "Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network (2015)"
     paper_url = "https://arxiv.org/abs/1503.02531"
-    formula = "T² · mean_b KL( softmax(z_t / T) ‖ softmax(z_s / T) )"
+    formula = (
+        "T² · mean_b KL( softmax(z_t / T) ‖ softmax(z_s / T) ); "
+        "multi-label: T² · mean_b Σ_c KL( B(σ(z_t / T)) ‖ B(σ(z_s / T)) )"
+    )
     summary = (
         "The student imitates the teacher's softened class probabilities. The first method to try: "
         "no layers to choose, almost no cost, works between any two architectures."
+    )
+    task_forms = ("single-label", "multi-label")
+    presets = (
+        preset("CIFAR-100", _SOURCE, 0.9, 4.0, CIFAR_100),
+        preset("CIFAR-100, MobileNetV2 or ShuffleNet student", _SOURCE, 0.9, 4.0, CIFAR_100_LIGHT),
+        preset("ImageNet", "mdistiller, ImageNet configs: 0.5 / 0.5, T = 1", 0.5, 1.0, IMAGENET),
     )
 
     class Params(Strict):
@@ -46,8 +74,23 @@ class Method(methods.Method):
             description="Softens both distributions. 4 suits small images with many epochs, "
             "1 to 2 a weak teacher or very many classes.",
         )
+        final_temperature: float | None = Field(
+            None,
+            ge=0.05,
+            le=100,
+            title="Final temperature",
+            description="Reached by the run's end, in a straight line. Empty: the temperature stays.",
+        )
 
     params: Params
 
     def forward(self, step: methods.Step) -> Tensor:
-        return loss(step.student_logits, step.teacher_logits, temperature=self.params.temperature)
+        form = sigmoid_loss if step.task == "multi-label" else loss
+        return form(step.student_logits, step.teacher_logits, temperature=self.temperature(step))
+
+    def temperature(self, step: methods.Step) -> float:
+        first, last = self.params.temperature, self.params.final_temperature
+        return first if last is None else first + (last - first) * min(step.epoch / step.epochs, 1.0)
+
+    def dials(self, step: methods.Step) -> dict[str, Tensor | float]:
+        return {"temperature": self.temperature(step)}
