@@ -91,6 +91,7 @@ class Recorder:
             "step": event.step,
             "total_steps": event.total_steps,
             "epoch": event.epoch,
+            "epoch_steps": event.total_steps // event.epochs if event.epochs else 0,
             "rate": event.rate,
             "eta": event.eta,
         }

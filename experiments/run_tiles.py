@@ -33,7 +33,7 @@ class Tile:
 def accuracy(run: Run) -> list[Tile]:
     """Student, teacher, control, gain, gap closed."""
     if run.purpose == Run.Purpose.DISTIL:
-        return [_student(run), _teacher(run), _control(run), _gain(run), _gap_closed(run)]
+        return [_student(run), _teacher(run), *_ensemble(run), _control(run), _gain(run), _gap_closed(run)]
     if run.purpose == Run.Purpose.CONTROL:
         return [_student(run), _used_by(run)]
     return [_student(run)]
@@ -145,6 +145,15 @@ def _teacher(run: Run) -> Tile:
         why = "of other classes" if run.results.get("teacher") else "not measured yet"
         return Tile(f"Teacher {_accuracy(run)}", NOTHING, f"{name}, {why}", "teacher")
     return Tile(f"Teacher {_accuracy(run)}", pct(run.teacher_accuracy), name, "teacher")
+
+
+def _ensemble(run: Run) -> list[Tile]:
+    """Several teachers as one."""
+    score = measurements.score(run.results.get("ensemble"))
+    if score is None:
+        return []
+    count = len(run.results.get("teachers") or [])
+    return [Tile("Teachers together", pct(score), f"{count} teachers, {run.mixing.get('kind', 'mean')}")]
 
 
 def _control(run: Run) -> Tile:

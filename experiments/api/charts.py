@@ -84,7 +84,7 @@ def subjects_of(runs: list[Run], seen: list[str]) -> list[charts.Subject]:
 
 def drawn(subject: charts.Subject, role: str) -> dict[str, Any]:
     run = subject.run
-    epochs = run.training.get("epochs")
+    epochs = run.epochs
     return {
         "id": run.pk,
         "name": run.name,
@@ -92,5 +92,5 @@ def drawn(subject: charts.Subject, role: str) -> dict[str, Any]:
         "colour": "control" if role == "control" else subject.colour,
         "cursor": run.live_cursor,
         "state": run,
-        "epoch_steps": run.total_steps / epochs if epochs and run.total_steps else None,
+        "epoch_steps": run.epoch_steps or (run.total_steps / epochs if epochs and run.total_steps else None),
     }

@@ -44,10 +44,6 @@ class State(Schema):
     eta: float | None
     accuracy: float | None
 
-    @staticmethod
-    def resolve_epochs(run: Run) -> int:
-        return int(run.training.get("epochs", 0))
-
 
 class RunRow(State):
     name: str

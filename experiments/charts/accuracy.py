@@ -1,5 +1,7 @@
 """Top-1 accuracy (mAP on multi-label data), with the teacher and the control as the two lines to look at."""
 
+from experiments import measurements
+
 from ._parts import Figure, View, curve, layout, percent_axis, reference_lines
 
 KEY = "accuracy"
@@ -47,6 +49,9 @@ def references(view: View) -> dict[str, tuple[str, float]]:
         (run,) = teachers.values()
         if (accuracy := run.teacher_accuracy) is not None:
             lines["teacher"] = ("Teacher", accuracy)
+        together = measurements.score(run.results.get("ensemble")) if view.scope == "run" else None
+        if together is not None:
+            lines["series-6"] = ("Teachers together", together)
     if view.control and view.control.run.ended and view.control.run.accuracy is not None:
         lines["control"] = ("Control", view.control.run.accuracy)
     return lines

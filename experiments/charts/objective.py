@@ -27,7 +27,10 @@ def figure(view: View) -> Figure | str:
         ]
     if not traces:
         return "The terms appear with the first training step."
-    return {"data": traces, "layout": layout("loss", ticks="~g", hover=".4~g", log=True)}
+    axes = layout("loss", ticks="~g", hover=".4~g", log=True)
+    if view.scope == "run":
+        axes["meta"]["stages"] = view.run.stages  # the page draws where one ends: it knows the x axis
+    return {"data": traces, "layout": axes}
 
 
 def label(name: str) -> str:

@@ -1,6 +1,10 @@
-"""Weights of the terms, where a schedule changes them."""
+"""Weights of task loss and terms over time: as scheduled, or as balancing moves them."""
+
+from collections.abc import Callable
 
 from ._parts import Figure, View, colour, curve, layout
+from .objective import SERIES as TERMS
+from .objective import label
 
 KEY = "weights"
 TITLE = "Weights of the terms"
@@ -10,12 +14,18 @@ SERIES = ("weight/*",)
 
 
 def figure(view: View) -> Figure | str:
-    subject = view.subjects[0]
-    names = subject.matching(*SERIES)
-    if not any(name in subject.varying for name in names):
-        return ""  # constant: the configuration says all there is to say
+    names = view.subjects[0].matching(*SERIES)
+    if len(names) < 2:
+        return ""  # the task loss alone
     traces = [
-        curve(view.run, name, label=name.removeprefix("weight/"), color=colour(i + 2))
-        for i, name in enumerate(names)
+        curve(view.run, name, label=label(name.replace("weight/", "loss/", 1)), color=colour(i + 1))
+        for i, name in enumerate(sorted(names, key=_place(view)))
     ]
-    return {"data": traces, "layout": layout("weight", ticks="~g", hover=".4~g", from_zero=True)}
+    return {"data": traces, "layout": layout("weight", ticks="~g", hover=".4~g", from_zero=True, log=True)}
+
+
+def _place(view: View) -> Callable[[str], int]:
+    """Each weight in the colour of its term in the objective's chart."""
+    terms = [name for name in view.subjects[0].matching(*TERMS) if name != "loss/total"]
+    places = {name.replace("loss/", "weight/", 1): place for place, name in enumerate(terms)}
+    return lambda name: places.get(name, len(places))

@@ -146,6 +146,7 @@ class Run(models.Model):
     step = models.PositiveIntegerField(default=0)
     total_steps = models.PositiveIntegerField(default=0)
     epoch = models.PositiveIntegerField(default=0)
+    epoch_steps = models.PositiveIntegerField(default=0, help_text="Steps of an epoch; 0 until it is known.")
     rate = models.FloatField(null=True, help_text="Samples per second.")
     eta = models.FloatField(null=True, help_text="Seconds.")
     live_cursor = models.CharField(
@@ -215,6 +216,19 @@ class Run(models.Model):
         if self.status == self.Status.SUCCEEDED:
             return 1.0
         return min(1.0, self.step / self.total_steps) if self.total_steps else 0.0
+
+    @property
+    def epochs(self) -> int:
+        """Of all its stages; after an early stop those it went through."""
+        if self.epoch_steps and self.total_steps:
+            return round(self.total_steps / self.epoch_steps)
+        return int(self.training.get("epochs", 0))
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        """[{name, first_step, last_step}] of a run that had more than the main part."""
+        found: list[dict[str, Any]] = self.results.get("stages") or []
+        return found if len(found) > 1 else []
 
     @property
     def teacher_accuracy(self) -> float | None:

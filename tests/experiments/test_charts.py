@@ -17,11 +17,12 @@ from . import make
 
 pytestmark = pytest.mark.django_db
 NAMES = (
-    "loss/total", "loss/ce", "loss/kd", "weight/kd", "train/top1", "val/top1", "val/loss", "lr", "throughput",
+    "loss/total", "loss/ce", "loss/kd", "weight/ce", "weight/kd", "dial/ctkd/temperature",
+    "train/top1", "val/top1", "val/loss", "lr", "throughput",
 )  # fmt: skip
 KEYS = (
-    "objective accuracy validation-loss learning-rate weights throughput per-class confusion calibration "
-    "compression pareto"
+    "objective accuracy validation-loss learning-rate weights temperature throughput per-class confusion "
+    "calibration compression pareto"
 )
 
 
@@ -166,9 +167,44 @@ def test_compared_runs_with_different_teachers_get_no_line(run: Run) -> None:
     assert [t["meta"]["color"] for t in card(view, "accuracy")["figure"]["data"]] == ["series-1", "series-2"]
 
 
-def test_constant_weights_are_not_drawn(run: Run) -> None:
-    view = charts.View("run", [charts.Subject(run, NAMES, frozenset())])
-    assert "weights" not in [one["key"] for one in charts.drawn(view)]
+def test_the_weights_have_the_names_and_colours_of_their_terms(run: Run) -> None:
+    names = ("loss/total", "loss/bce", "loss/ctkd", "loss/kd", "weight/bce", "weight/ctkd", "weight/kd")
+    view = charts.View("run", [subject(run, names)])
+    losses = {t["name"]: t["meta"]["color"] for t in card(view, "objective")["figure"]["data"]}
+    weights = {t["name"]: t["meta"]["color"] for t in card(view, "weights")["figure"]["data"]}
+    assert losses == {"total": "series-1"} | weights
+    assert list(weights) == ["binary cross-entropy", "ctkd", "kd"]
+
+
+def test_the_task_loss_alone_has_no_chart_of_weights(run: Run) -> None:
+    view = charts.View("run", [subject(run, ("loss/total", "loss/ce", "weight/ce"))])
+    assert not {"weights", "temperature"} & {one["key"] for one in charts.drawn(view)}
+
+
+def test_what_methods_turn_is_drawn_under_their_name(run: Run) -> None:
+    view = charts.View("run", [subject(run, ("dial/ctkd/temperature", "dial/wsld/mean_weight"))])
+    figure = card(view, "temperature")["figure"]
+    assert [trace["name"] for trace in figure["data"]] == ["ctkd temperature", "wsld mean weight"]
+    one = card(charts.View("run", [subject(run)]), "temperature")["figure"]
+    assert one["layout"]["yaxis"]["title"]["text"] == "temperature"
+
+
+def test_a_first_stage_is_handed_to_the_page_which_knows_the_axis(run: Run) -> None:
+    stages = [
+        {"name": "first stage", "first_step": 1, "last_step": 50},
+        {"name": "training", "first_step": 51, "last_step": 250},
+    ]
+    run.results["stages"] = stages
+    view = charts.View("run", [subject(run)])
+    assert card(view, "objective")["figure"]["layout"]["meta"]["stages"] == stages
+    run.results["stages"] = stages[1:]  # one stage needs no name
+    assert card(view, "objective")["figure"]["layout"]["meta"]["stages"] == []
+
+
+def test_several_teachers_together_have_a_line_of_their_own(run: Run) -> None:
+    run.results["ensemble"] = measured(0.985)
+    layout = card(charts.View("run", [subject(run)]), "accuracy")["figure"]["layout"]
+    assert "Teachers together 98.50 %" in [note["text"] for note in layout["annotations"]]
 
 
 def test_all_terms_of_any_method_are_drawn_the_total_in_front(run: Run) -> None:

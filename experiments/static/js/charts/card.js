@@ -3,6 +3,7 @@ import { xaxis } from "./axis.js";
 import { additions, traces } from "./curves.js";
 import { download } from "./export.js";
 import { frame, legend, message, missingNote } from "./frame.js";
+import { staged } from "./stages.js";
 import { extend, keyOf } from "./store.js";
 import { dress, palette } from "./theme.js";
 
@@ -81,6 +82,7 @@ export class Card {
       data = made.data;
       const log = this.board.log && layout.meta?.log;
       layout = { ...layout, xaxis: { ...layout.xaxis, ...xaxis(this.board.mode, made.unit) }, yaxis: { ...layout.yaxis, type: log ? "log" : "linear" } };
+      layout = staged(layout, made.plan);
       if (this.window) Object.assign(layout.xaxis, { range: this.window.range, autorange: false });
     } else {
       data = data.filter((trace) => !this.hidden.has(trace.name));

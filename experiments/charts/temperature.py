@@ -1,0 +1,26 @@
+"""What methods turn while they train, such as a learned temperature."""
+
+from ._parts import Figure, View, colour, curve, layout
+
+KEY = "temperature"
+TITLE = "Temperatures and other dials"
+ORDER = 52
+SCOPES = ("run",)
+SERIES = ("dial/*",)
+
+
+def figure(view: View) -> Figure | str:
+    traces = [
+        curve(view.run, name, label=label(name), color=colour(i))
+        for i, name in enumerate(view.subjects[0].matching(*SERIES))
+    ]
+    if not traces:
+        return ""  # most methods turn nothing
+    kinds = {name.rpartition(" ")[2] for name in (trace["name"] for trace in traces)}
+    title = kinds.pop() if len(kinds) == 1 else "value"
+    return {"data": traces, "layout": layout(title, ticks="~g", hover=".4~g", log=True)}
+
+
+def label(name: str) -> str:
+    """dial/ctkd/temperature → ctkd temperature"""
+    return name.removeprefix("dial/").replace("/", " ").replace("_", " ")
