@@ -43,7 +43,7 @@ PAIRS = {
     "one and the same": lambda: (cnn("resnet8"), cnn("resnet8"), (16, 16)),
 }
 # Why a method may refuse a pair: the words its message has.
-REFUSED: dict[tuple[str, str], str] = {}
+REFUSED = {("simkd", "CNN from transformer"): "mean of a feature map"}
 
 
 class Scene:

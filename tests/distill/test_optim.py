@@ -107,9 +107,7 @@ def test_the_average_goes_on_where_it_was_saved():
 @pytest.mark.parametrize(("metric", "values"), [("score", [1, 3, 2, 3, 2]), ("loss", [3, 1, 2, 1, 2])])
 def test_early_stopping_waits_for_a_better_value(metric, values):
     stop = optim.EarlyStop(3, metric)
-    said = []
-    for value in values:
-        said.append((stop.update(value), stop.stopped))
+    said = [(stop.update(value), stop.stopped) for value in values]
     assert said == [(True, False), (True, False), (False, False), (False, False), (False, True)]
     other = optim.EarlyStop(3, metric)
     other.load_state_dict(stop.state_dict())

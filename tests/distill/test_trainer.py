@@ -14,7 +14,7 @@ from worker.distill.errors import Diverged, OutOfMemory, StopRequested
 from worker.distill.evaluate import never
 from worker.distill.events import Checkpoint, Progress
 from worker.distill.lessons import Lessons
-from worker.distill.spec import ModelRef, Objective, RunSpec, SpecError, Term, Training, hinton, two_part
+from worker.distill.spec import ModelRef, Objective, SpecError, Term, Training, hinton, two_part
 
 
 def test_every_term_is_reported_at_every_step_and_the_total_is_their_weighted_sum(spec):

@@ -114,9 +114,7 @@ def assemble(spec: RunSpec, device: torch.device, report: Reporter, group: Group
     loss = objective.build(spec.objective, pair, data.meta.task, weights).to(device)
     _views_are_whole(loss, training)
     frozen = freeze(student, spec.student.frozen_stages, data.meta)
-    for term in loss.terms:
-        student = term.method.graft(student)
-    student = _placed(student, device)
+    student = _placed(_grafted(loss, student), device)
     if group.size > 1:
         share_batch_norm(student)
     run = Run(
@@ -145,6 +143,21 @@ def _check(training: Training) -> None:
     if training.warmup_epochs >= training.epochs:
         fix = f"Make it less than training.epochs ({training.epochs})."
         raise SpecError("training.warmup_epochs", training.warmup_epochs, "warm-up fills the whole run.", fix)
+
+
+def _grafted(loss: objective.WeightedSum, student: nn.Module) -> nn.Module:
+    """The network to train: the student, or what one of the methods makes of it."""
+    for term in loss.terms:
+        grown = term.method.graft(student)
+        if grown is student:
+            continue
+        for k, other in enumerate(loss.terms):
+            if other is not term and (other.method.student_paths or other.method.student_vectors):
+                problem = f"it looks at layers of the student, which {term.name} rebuilds."
+                fix = f"Combine {term.name} with methods on logits only, or leave it out."
+                raise SpecError(f"objective.terms[{k}].method", other.name, problem, fix)
+        return grown
+    return student
 
 
 def _views_are_whole(loss: objective.WeightedSum, training: Training) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,8 @@ from worker.distill.pairing import Layer
 from worker.distill.spec import SpecError
 
 Size = int | tuple[int, int]  # of an image: the side of a square, or (H, W)
+INPUT = ":input"  # after a module's path: what it is given, instead of what it returns
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Mish)
 
 
 # ---- tracing -------------------------------------------------------------------------------------
@@ -27,12 +30,14 @@ def trace(model: nn.Module, in_channels: int, image_size: Size) -> list[Layer]:
     Nothing is computed and no memory taken (meta device); weights, modes and devices stay as they are.
     """
     found: dict[str, Layer] = {}
+    outputs: dict[str, Tensor] = {}  # each module's last; kept, so that no two have one identity
 
     def note(path: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, _: Any, output: Any) -> None:
             if isinstance(output, Tensor):
                 found.pop(path, None)  # called again: it moves to where it was called last
                 found[path] = Layer(path, type(module).__name__, tuple(output.shape[1:]))
+                outputs[path] = output
 
         return hook
 
@@ -42,7 +47,23 @@ def trace(model: nn.Module, in_channels: int, image_size: Size) -> list[Layer]:
     finally:
         for handle in handles:
             handle.remove()
-    return list(found.values())
+    active = {
+        id(outputs[path]): path
+        for path, module in model.named_modules()
+        if path in outputs and isinstance(module, ACTIVATIONS)
+    }
+    return [replace(layer, activation=_inside(layer, active, outputs)) for layer in found.values()]
+
+
+def _inside(layer: Layer, active: dict[int, str], outputs: dict[str, Tensor]) -> str:
+    """The activation that is the layer, or lies in it, and made its output; one that follows it does not."""
+    path = active.get(id(outputs[layer.path]), "")
+    return path if f"{path}.".startswith(f"{layer.path}.") else ""
+
+
+def before_activation(layer: Layer) -> Layer:
+    """The features before the layer's last non-linearity; the layer's own where it ends without one."""
+    return replace(layer, path=layer.activation + INPUT) if layer.activation else layer
 
 
 def meta_forward(model: nn.Module, in_channels: int, image_size: Size) -> Any:
@@ -83,13 +104,15 @@ class Tap:
     """Inside `with Tap(model, paths) as tap:` each forward leaves `tap.outputs`, the layers' outputs by path.
 
     The outputs carry their gradient, or are ordinary tensors without one if the forward ran in inference
-    mode. They are what the layer returned, even where a later layer overwrites it in place.
+    mode. They are what the layer returned, even where a later layer overwrites it in place. A path that ends
+    in ":input" gives what the layer was given: of an activation, the features before it.
     """
 
     def __init__(self, model: nn.Module, paths: Sequence[str], field: str = "layer") -> None:
         modules = dict(model.named_modules())
         for path in paths:
-            if not path or path not in modules:
+            module = path.removesuffix(INPUT)
+            if not module or module not in modules:
                 near = difflib.get_close_matches(path, [name for name in modules if name], n=5, cutoff=0.4)
                 fix = (
                     f"Did you mean {', '.join(near)}?" if near else "Name a module by its path, e.g. layer2."
@@ -97,7 +120,7 @@ class Tap:
                 raise SpecError(field, path, "the network has no such layer.", fix)
         self._field = field
         self._model = model
-        self._modules = {path: modules[path] for path in paths}
+        self._modules = {path: modules[path.removesuffix(INPUT)] for path in paths}
         self._outputs: dict[str, Tensor] = {}
         self._originals: dict[str, tuple[Tensor, int]] = {}  # seen this forward, with its version then
         self._untouched: set[str] = set()  # layers whose output nobody overwrites: no copy is needed
@@ -142,7 +165,15 @@ class Tap:
         def hook(path: str) -> Callable[[nn.Module, Any, Any], None]:
             return lambda _module, _inputs, output: self._capture(path, output)
 
-        self._handles = [module.register_forward_hook(hook(path)) for path, module in self._modules.items()]
+        def before(path: str) -> Callable[[nn.Module, Any], None]:
+            return lambda _module, inputs: self._capture(path, inputs[0] if inputs else None)
+
+        self._handles = [
+            module.register_forward_pre_hook(before(path))
+            if path.endswith(INPUT)
+            else module.register_forward_hook(hook(path))
+            for path, module in self._modules.items()
+        ]
         self._handles.append(self._model.register_forward_pre_hook(lambda _module, _inputs: self._begin()))
         return self
 

@@ -27,6 +27,7 @@ class Layer:
     path: str
     kind: str
     shape: tuple[int, ...]
+    activation: str = ""  # path of the module whose non-linearity made this very output; "" if none did
 
 
 # ---- reading a shape as a map -----------------------------------------------------------------------

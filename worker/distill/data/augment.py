@@ -82,7 +82,7 @@ class Augment:
         return self.normalise(flat.gather(2, where).view_as(images))
 
     def strong(self, images: Tensor, index: Tensor, *, seed: int, view: int) -> Tensor:
-        """The view of `__call__`, then two changes of light drawn from six, a shift, and a grey box pasted in.
+        """The view of `__call__`, then two changes of light of six, a shift, and a grey box pasted in.
 
         In the manner of RandAugment (Cubuk et al. 2020, arXiv 1909.13719) with Cutout (DeVries & Taylor 2017,
         arXiv 1708.04552), each sample's changes a function of (seed, view, sample) alone.

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from worker.distill.layers import trace
+from worker.distill.layers import INPUT, before_activation, trace
 from worker.distill.pairing import Layer
 from worker.distill.spec import Preset, SpecError, Strict
 
@@ -47,9 +47,14 @@ class Pair:
         return trace(self.teacher, self.image[0], self.image[1:])
 
     def layer(self, side: Side, path: str) -> Layer:
-        """The layer at a module path. SpecError names the parameter `<side>_layer`."""
+        """The layer at a module path, or what it is given (see Tap). SpecError's field: `<side>_layer`."""
         layers = self.student_layers if side == "student" else self.teacher_layers
         found = next((layer for layer in layers if layer.path == path), None)
+        if found is None and path.endswith(INPUT):  # an activation's input has its output's shape
+            found = next(
+                (before_activation(layer) for layer in layers if layer.activation == path[: -len(INPUT)]),
+                None,
+            )
         if found is None:
             known = ", ".join(layer.path for layer in layers if layer.path)
             fix = f"Choose one of: {known[:400]}."

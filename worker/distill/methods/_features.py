@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
+from worker.distill.bridge import meet, to_map
+from worker.distill.layers import before_activation
 from worker.distill.methods import Pair
+from worker.distill.methods._norm import BatchNorm
 from worker.distill.pairing import Layer, Layout, layout, propose_pair, propose_pairs, stages
 from worker.distill.spec import SpecError, Strict
 
@@ -115,3 +118,26 @@ def _named(pair: Pair, side: str, path: str) -> Layer:
         return pair.layer("student" if side == "student" else "teacher", path)
     except SpecError as error:
         raise SpecError(f"{side}_layers", path, error.problem, error.fix) from error
+
+
+def before_activations(pair: Pair, params: SeveralPairs) -> list[tuple[Layer, Layer]]:
+    """The pairs of `several_pairs`, each layer before its activation where it ends with one."""
+    return [
+        (before_activation(student), before_activation(teacher))
+        for student, teacher in several_pairs(pair, params)
+    ]
+
+
+class Connector(nn.Module):
+    """(F_s, F_t) → maps of one shape: the student's through 1×1 convolution and batch norm."""
+
+    def __init__(self, pair: Pair, student: Layer, teacher: Layer) -> None:
+        super().__init__()
+        [(self.student, self.teacher)] = read_pairs(pair, [(student, teacher)])
+        self.channels = self.teacher.channels
+        self.conv = nn.Conv2d(self.student.channels, self.channels, 1, bias=False)
+        self.norm = BatchNorm(self.channels)
+
+    def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        s, t = meet(to_map(self.student, student), to_map(self.teacher, teacher))
+        return self.norm(self.conv(s)), t

@@ -33,7 +33,8 @@ def loss(
     value = beta * (1 - pearson(p_s, p_t).mean())
     if len(p_s) > 1:
         value = value + gamma * (1 - pearson(p_s.T, p_t.T).mean())
-    return value * tau**2
+    scaled: Tensor = value * tau**2
+    return scaled
 
 
 def pearson(a: Tensor, b: Tensor) -> Tensor:

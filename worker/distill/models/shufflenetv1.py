@@ -35,14 +35,15 @@ class Unit(nn.Module):
         self.bn2 = nn.BatchNorm2d(c_mid)
         self.conv3 = nn.Conv2d(c_mid, c_branch, 1, groups=GROUPS, bias=False)
         self.bn3 = nn.BatchNorm2d(c_branch)
+        self.relu = nn.ReLU()  # a module, so that the features before it can be looked at
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.channel_shuffle(F.relu(self.bn1(self.conv1(x))), self.groups)
         out = F.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        if self.stride == 2:
-            return F.relu(torch.cat([out, F.avg_pool2d(x, 3, 2, 1)], dim=1))
-        return F.relu(out + x)
+        out = torch.cat([out, F.avg_pool2d(x, 3, 2, 1)], dim=1) if self.stride == 2 else out + x
+        result: Tensor = self.relu(out)
+        return result
 
 
 class ShuffleNet(nn.Module):

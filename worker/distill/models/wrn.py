@@ -74,13 +74,14 @@ class WideResNet(nn.Module):
         self.block2 = Stage(16 * width, 32 * width, n, stride=2)
         self.block3 = Stage(32 * width, 64 * width, n, stride=2)
         self.bn1 = nn.BatchNorm2d(64 * width)
+        self.relu = nn.ReLU()  # a module, so that the features behind it can be looked at
         self.fc = nn.Linear(64 * width, num_classes)
         he_init(self)
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.block3(self.block2(self.block1(self.conv1(x))))  # (B, 64k, H/4, W/4)
-        logits: Tensor = self.fc(global_pool(F.relu(self.bn1(x))))
+        logits: Tensor = self.fc(global_pool(self.relu(self.bn1(x))))
         return logits
 
 
