@@ -17,8 +17,8 @@ from worker.distill.spec import PrepareSpec, SpecError
 
 FASHION = Path(__file__).parents[3] / "shared" / "data" / "fashion-mnist"
 RESULT = {
-    *("classes", "channels", "height", "width", "sizes", "mean", "std", "class_counts", "augmentation"),
-    *("fingerprint", "samples", "skipped", "warnings"),
+    *("task", "classes", "channels", "height", "width", "sizes", "mean", "std", "class_counts"),
+    *("augmentation", "fingerprint", "samples", "skipped", "warnings"),
 }
 
 

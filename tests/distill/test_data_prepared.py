@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worker.distill.data.prepared import Augmentation, Writer, load, stratified
+from worker.distill.data import prepared
+from worker.distill.data._split import stratified
+from worker.distill.data.prepared import Augmentation, Writer, load
 from worker.distill.spec import SpecError
 
 rng = np.random.RandomState(0)
@@ -18,8 +20,12 @@ IMAGES = rng.randint(0, 256, (20, 3, 8, 8)).astype(np.uint8)
 LABELS = np.arange(20) % 2
 
 
-def write(folder, images=IMAGES, labels=LABELS, test=True, **finish):
-    with Writer(folder, kind="made", classes=["a", "b"], channels=3, height=8, width=8) as writer:
+MARKS = np.stack([np.arange(20) % 2, np.arange(20) % 3 == 0], 1).astype(np.uint8)  # some show none
+
+
+def write(folder, images=IMAGES, labels=LABELS, test=True, task="single-label", **finish):
+    made = {"kind": "made", "classes": ["a", "b"], "channels": 3, "height": 8, "width": 8, "task": task}
+    with Writer(folder, **made) as writer:
         writer.add("train", images[:7], labels[:7])
         writer.add("train", images[7:12], labels[7:12])
         writer.add("val", images[12:16], labels[12:16])
@@ -80,6 +86,48 @@ def test_the_fingerprint_is_of_the_content_not_of_the_place(tmp_path):
         write(tmp_path / "a", augment=Augmentation(flip=True)).fingerprint,
     ]
     assert len({one.fingerprint, *others}) == 5
+
+
+def test_a_dataset_prepared_before_there_were_several_labels_is_still_the_same(tmp_path):
+    before = write(tmp_path / "d").fingerprint
+    assert before == "7f4eeda8c02e082ea0179b13ccec28cf1e30de3790ec4c49f7a3b9dbe14f6aa0"
+
+
+def test_several_labels_an_image_are_zeros_and_ones(tmp_path):
+    meta = write(tmp_path / "d", labels=MARKS, task="multi-label")
+    data = load(tmp_path / "d")
+    assert data.meta.task == meta.result()["task"] == "multi-label"
+    val = data.split("val")
+    assert (val.labels == MARKS[12:16]).all()
+    assert (val.labels.dtype, val.labels.shape, len(val)) == (np.uint8, (4, 2), 4)
+    assert meta.sizes == {"train": 12, "val": 4, "test": 4}
+    assert meta.class_counts == {"train": [6, 4], "val": [2, 2], "test": [2, 1]}
+
+
+def test_an_image_is_a_sample_of_each_of_its_labels(tmp_path):
+    meta = write(tmp_path / "d", labels=MARKS, task="multi-label")
+    assert {name: len(files) for name, files in meta.samples.items()} == {"a": 6, "b": 4}
+    both = [tmp_path / "d" / meta.samples[name][1] for name in ("a", "b")]  # image 3 shows a and b
+    assert both[0].read_bytes() == both[1].read_bytes()
+
+
+def test_labels_of_the_other_task_are_not_taken(tmp_path):
+    for labels, task in ((MARKS, "single-label"), (LABELS, "multi-label"), (MARKS * 2, "multi-label")):
+        with pytest.raises(AssertionError):
+            write(tmp_path / "d", labels=labels, task=task)
+    write(tmp_path / "d", labels=MARKS, task="multi-label")
+    meta = tmp_path / "d" / "meta.json"
+    meta.write_text(meta.read_text().replace("multi-label", "single-label"))
+    with pytest.raises(SpecError, match=r"train_labels\.npy is uint8 \(12, 2\)"):
+        load(tmp_path / "d").split("train")
+
+
+def test_the_task_is_part_of_the_fingerprint(tmp_path):
+    with Writer(tmp_path / "m", kind="made", classes=["a"], channels=1, height=2, width=2) as writer:
+        writer.add("train", np.zeros((8, 1, 2, 2), np.uint8), np.zeros(8))
+        one = writer.finish()
+    other = one.model_copy(update={"task": "multi-label"})
+    assert prepared._fingerprint(one, {}) != prepared._fingerprint(other, {})
 
 
 def test_samples_are_png_large_enough_to_see(tmp_path):
@@ -153,3 +201,31 @@ def test_a_stratified_split_never_empties_a_class():
     kept, held = stratified(np.array([0, 0, 1, 2, 2, 2]), 5, seed=0)
     assert np.bincount(np.array([0, 0, 1, 2, 2, 2])[kept]).tolist() == [1, 1, 1]
     assert len(held) == 3
+
+
+def some_marks(samples, seed=0):
+    """Labels of very different frequencies, some together, some images without any."""
+    random = np.random.RandomState(seed)
+    marks = (random.rand(samples, 5) < [0.5, 0.3, 0.1, 0.04, 0.02]).astype(np.uint8)
+    marks[:, 3] |= marks[:, 4]  # a rare label that never comes alone
+    return marks
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_multi_label_split_gives_each_label_its_share_and_always_the_same(seed):
+    marks = some_marks(1000, seed)
+    kept, held = stratified(marks, 150, seed=0)
+    assert sorted([*kept, *held]) == list(range(1000))
+    assert len(held) == pytest.approx(150, abs=10)
+    assert marks[held].sum(0) == pytest.approx(0.15 * marks.sum(0), abs=2)
+    assert (~marks[held].any(1)).sum() == pytest.approx(0.15 * (~marks.any(1)).sum(), abs=1)
+    assert (stratified(marks, 150, seed=0)[1] == held).all()
+    assert not np.array_equal(stratified(marks, 150, seed=1)[1], held)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_multi_label_split_never_takes_the_last_sample_of_a_label(seed):
+    marks = some_marks(24, seed)
+    kept, _ = stratified(marks, 12, seed)
+    assert (marks[kept].any(0) == marks.any(0)).all()
+    assert len(stratified(np.eye(3, dtype=np.uint8), 1, seed)[1]) == 0

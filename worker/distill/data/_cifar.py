@@ -12,7 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from worker.distill.data._idx import NO_NETWORK, SPLIT_SEED
-from worker.distill.data.prepared import Augmentation, Images, Labels, Meta, Writer, stratified
+from worker.distill.data._split import stratified
+from worker.distill.data.prepared import Augmentation, Images, Labels, Meta, Writer
 from worker.distill.events import Phase, Reporter
 from worker.distill.spec import SpecError, Strict
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from worker.distill.data._report import log
-from worker.distill.data.prepared import Augmentation, Images, Labels, Meta, Writer, stratified
+from worker.distill.data._split import stratified
+from worker.distill.data.prepared import Augmentation, Images, Labels, Meta, Writer
 from worker.distill.events import Phase, Reporter
 from worker.distill.spec import SpecError, Strict
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from worker.distill.data.prepared import Augmentation, Meta, Writer, stratified
+from worker.distill.data._split import stratified
+from worker.distill.data.prepared import Augmentation, Meta, Writer
 from worker.distill.events import Phase, Reporter
 from worker.distill.spec import Strict
 

@@ -15,7 +15,8 @@ from worker.distill.data._container import Container, printable
 from worker.distill.data._images import BrokenImage, Header, ImageBomb, Resize, decode, read_header
 from worker.distill.data._layout import Item, Layout, read_layout, refuse_empty
 from worker.distill.data._report import tracked
-from worker.distill.data.prepared import SPLITS, Augmentation, Images, Meta, Skipped, Writer, stratified
+from worker.distill.data._split import stratified
+from worker.distill.data.prepared import SPLITS, Augmentation, Images, Meta, Skipped, Writer
 from worker.distill.events import Phase, Reporter
 from worker.distill.sandbox import Forbidden, TooMuchTime, fenced
 from worker.distill.spec import SpecError, Strict

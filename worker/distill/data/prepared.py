@@ -2,7 +2,7 @@
 
     <folder>/meta.json                     Meta
     <folder>/{train,val,test}_images.npy   uint8 (N, C, H, W); test is optional
-    <folder>/{train,val,test}_labels.npy   int64 (N,)
+    <folder>/{train,val,test}_labels.npy   int64 (N,); multi-label: uint8 (N, C) of zeros and ones
     <folder>/samples/<class>-<k>.png       thumbnails of training images
 
 The folder appears in one rename, when everything in it is on disk: a preparation that crashed leaves
@@ -32,7 +32,8 @@ SPLITS = ("train", "val", "test")
 SAMPLES_PER_CLASS = 6
 THUMBNAIL = 64  # a thumbnail's longer side is at least this and at most twice this, in pixels
 Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
+Labels = NDArray[np.integer[Any]]
+Task = Literal["single-label", "multi-label"]
 
 
 class Skipped(BaseModel):
@@ -63,7 +64,7 @@ class Meta(BaseModel):
 
     format: Literal[1] = 1
     kind: str
-    task: Literal["single-label", "multi-label"] = "single-label"
+    task: Task = "single-label"
     classes: list[str]
     channels: int
     height: int
@@ -71,7 +72,7 @@ class Meta(BaseModel):
     sizes: dict[str, int]
     mean: list[float]
     std: list[float]
-    class_counts: dict[str, list[int]]
+    class_counts: dict[str, list[int]]  # images of each class, by split; of several classes in several
     augment: Augmentation
     augmentation: list[str]
     fingerprint: str
@@ -87,7 +88,7 @@ class Meta(BaseModel):
 @dataclass(frozen=True)
 class Split:
     images: Images  # (N, C, H, W)
-    labels: Labels  # (N,)
+    labels: Labels  # (N,), or (N, C) of zeros and ones
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -110,7 +111,8 @@ class Prepared:
             raise SpecError("split", name, "the dataset has no such split.", f"It has: {has}.")
         shape = (self.meta.sizes[name], self.meta.channels, self.meta.height, self.meta.width)
         images = self._array(f"{name}_images.npy", shape, "uint8")
-        return Split(images, self._array(f"{name}_labels.npy", shape[:1], "int64"))
+        row, dtype = _label_row(self.meta.task, len(self.meta.classes))
+        return Split(images, self._array(f"{name}_labels.npy", (shape[0], *row), dtype))
 
     def _array(self, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         path = self.folder / name
@@ -136,6 +138,11 @@ def load(folder: str | Path) -> Prepared:
     return Prepared(folder, meta)
 
 
+def _label_row(task: Task, classes: int) -> tuple[tuple[int, ...], str]:
+    """(shape, dtype) of one image's label."""
+    return ((classes,), "uint8") if task == "multi-label" else ((), "int64")
+
+
 def _damaged(folder: Path, what: str) -> SpecError:
     return SpecError("dataset", str(folder), f"the prepared dataset is damaged: {what}.", "Prepare it again.")
 
@@ -149,10 +156,18 @@ class Writer:
     """
 
     def __init__(
-        self, output: str | Path, *, kind: str, classes: list[str], channels: int, height: int, width: int
+        self,
+        output: str | Path,
+        *,
+        kind: str,
+        classes: list[str],
+        channels: int,
+        height: int,
+        width: int,
+        task: Task = "single-label",
     ) -> None:
         self.output = Path(output)
-        self.kind, self.classes = kind, classes
+        self.kind, self.classes, self.task = kind, classes, task
         self.channels, self.height, self.width = channels, height, width
         self._columns: dict[str, tuple[_Column, _Column]] = {}
         self._counts = {name: np.zeros(len(classes), np.int64) for name in SPLITS}
@@ -176,23 +191,27 @@ class Writer:
         shutil.rmtree(self._folder, ignore_errors=True)  # gone already when `finish` renamed it
 
     def add(self, split: str, images: Images, labels: Labels) -> None:
-        """Append rows: images (B, C, H, W) uint8, labels (B,)."""
+        """Append rows: images (B, C, H, W) uint8, labels (B,), or (B, classes) of zeros and ones."""
         shape = (self.channels, self.height, self.width)
+        row, dtype = _label_row(self.task, len(self.classes))
+        labels = np.ascontiguousarray(labels, dtype)
+        assert labels.shape[1:] == row, labels.shape
         assert images.shape == (len(labels), *shape), images.shape
         assert images.dtype == np.uint8, images.dtype
         if split not in self._columns:
             self._columns[split] = (
                 _Column(self._folder / f"{split}_images.npy", shape, "uint8"),
-                _Column(self._folder / f"{split}_labels.npy", (), "int64"),
+                _Column(self._folder / f"{split}_labels.npy", row, dtype),
             )
         images_column, labels_column = self._columns[split]
         images_column.append(np.ascontiguousarray(images))
-        labels_column.append(np.ascontiguousarray(labels, np.int64))
-        self._counts[split] += np.bincount(labels, minlength=len(self.classes))
+        labels_column.append(labels)
+        rows, classes = _shown(labels)
+        self._counts[split] += np.bincount(classes, minlength=len(self.classes))
         if split == "train":
             for channel in range(self.channels):
                 self._histogram[channel] += np.bincount(images[:, channel].ravel(), minlength=256)
-            self._thumbnails(images, labels)
+            self._thumbnails(images, rows, classes)
 
     def finish(
         self,
@@ -208,11 +227,12 @@ class Writer:
         augment = augment or Augmentation()
         meta = Meta(
             kind=self.kind,
+            task=self.task,
             classes=self.classes,
             channels=self.channels,
             height=self.height,
             width=self.width,
-            sizes={name: int(self._counts[name].sum()) for name in SPLITS},
+            sizes={n: self._columns[n][0].rows if n in self._columns else 0 for n in SPLITS},
             mean=list(mean or measured_mean),
             std=list(std or measured_std),
             class_counts={n: self._counts[n].tolist() for n in SPLITS if n in self._columns},
@@ -228,8 +248,8 @@ class Writer:
         self._publish(meta)
         return meta
 
-    def _thumbnails(self, images: Images, labels: Labels) -> None:
-        for row, label in enumerate(labels):
+    def _thumbnails(self, images: Images, rows: Labels, classes: Labels) -> None:
+        for row, label in zip(rows, classes, strict=True):
             names = self._samples[self.classes[label]]
             if len(names) < SAMPLES_PER_CLASS:
                 name = f"samples/{label}-{len(names)}.png"
@@ -287,23 +307,12 @@ class _Column:
         return buffer.getvalue()
 
 
-def stratified(labels: Labels, held: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices (kept, held out), each ascending; `held` samples are held out, shared fairly over the classes.
-
-    Every class keeps at least one sample, and a class of two or more gives at least one. The legacy
-    RandomState is used because its stream is frozen: the same split for ever.
-    """
-    random = np.random.RandomState(seed)
-    _, members = np.unique(labels, return_inverse=True)
-    counts = np.bincount(members)
-    quotas = counts * held / len(labels)
-    take = np.floor(quotas).astype(int)
-    take[np.argsort(take - quotas, kind="stable")[: held - take.sum()]] += 1  # largest remainders
-    take = np.minimum(np.maximum(take, 1), counts - 1)
-    out = np.zeros(len(labels), bool)
-    for label, number in enumerate(take):
-        out[random.permutation(np.flatnonzero(members == label))[:number]] = True
-    return np.flatnonzero(~out), np.flatnonzero(out)
+def _shown(labels: Labels) -> tuple[Labels, ...]:
+    """(rows, classes): a pair for each class that an image shows."""
+    if labels.ndim == 1:
+        return np.arange(len(labels)), labels
+    assert (labels <= 1).all(), labels.max()
+    return np.nonzero(labels)
 
 
 def _mean_std(histogram: NDArray[np.int64]) -> tuple[list[float], list[float]]:
@@ -319,10 +328,10 @@ def _mean_std(histogram: NDArray[np.int64]) -> tuple[list[float], list[float]]:
 
 def _fingerprint(meta: Meta, digests: dict[str, str]) -> str:
     """sha256 over everything a training's result depends on: pixels, labels, names, augmentation."""
-    content = meta.model_dump(
-        mode="json",
-        include={"format", "classes", "channels", "height", "width", "sizes", "mean", "std", "augment"},
-    )
+    what = {"format", "classes", "channels", "height", "width", "sizes", "mean", "std", "augment"}
+    if meta.task != "single-label":  # so that what was prepared before there were others is still the same
+        what.add("task")
+    content = meta.model_dump(mode="json", include=what)
     return hashlib.sha256(json.dumps([content, digests], sort_keys=True).encode()).hexdigest()
 
 
