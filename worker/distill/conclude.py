@@ -14,6 +14,7 @@ from worker.distill import checkpoint, compression
 from worker.distill.assemble import Run
 from worker.distill.evaluate import Scores, evaluate, judge, predict
 from worker.distill.events import Phase, Reporter
+from worker.distill.lessons import Lessons
 from worker.distill.runtime import describe_device
 
 
@@ -30,13 +31,13 @@ def score(run: Run, model: nn.Module, split: str, should_stop: Callable[[], bool
     )
 
 
-def conclude(run: Run, report: Reporter, should_stop: Callable[[], bool]) -> dict[str, Any]:
+def conclude(run: Run, lessons: Lessons, report: Reporter, should_stop: Callable[[], bool]) -> dict[str, Any]:
     """The result's data: "student" and "teacher" measured alike, "ensemble" and "teachers" of several."""
     with final_weights(run):
         report(checkpoint.save_student(Path(run.spec.output), run.student, run.step))
         split = run.data.evaluation_split
         report(Phase(name="evaluation", detail=f"on the {split} split"))
-        answers = teachers_answers(run, split, should_stop)
+        answers = teachers_answers(run, lessons, split, should_stop)
         common = answers[-1] if answers else None  # of all teachers together
         ours = predict(
             run.student, run.data.split(split), run.augment, device=run.device, should_stop=should_stop
@@ -71,13 +72,14 @@ def final_weights(run: Run) -> Iterator[None]:
         yield
 
 
-def teachers_answers(run: Run, split: str, should_stop: Callable[[], bool]) -> list[Tensor]:
-    """Logits (N, C) on a split: of each teacher, and for several of all together at the end."""
+def teachers_answers(run: Run, lessons: Lessons, split: str, should_stop: Callable[[], bool]) -> list[Tensor]:
+    """Logits (N, C) on a split: of each of several teachers, then of all together; of one, its own."""
     if run.teachers is None:
         return []
-    asked = [*run.teachers.members, run.teachers] if len(run.teachers.members) > 1 else [run.teachers.first]
+    members = list(run.teachers.members) if len(run.teachers.members) > 1 else []
     data = run.data.split(split)
-    return [predict(m, data, run.augment, device=run.device, should_stop=should_stop) for m in asked]
+    each = [predict(m, data, run.augment, device=run.device, should_stop=should_stop) for m in members]
+    return [*each, lessons.answers(split)]
 
 
 def judged(run: Run, logits: Tensor, split: str, teacher: Tensor | None) -> dict[str, Any]:

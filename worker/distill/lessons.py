@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from worker.distill.assemble import Run, Stage
 from worker.distill.batches import Batch, memory_format
 from worker.distill.data.prepared import Split
+from worker.distill.evaluate import predict
 from worker.distill.events import Reporter
 from worker.distill.objective import Wanted
 from worker.distill.teacher_cache import Table, TeacherCache, cache_key
@@ -51,12 +52,8 @@ class Lessons:
             yield  # nobody asks the teachers
             return
         with Look(run.teachers, wanted, run.autocast) as self.live:
-            if self.cached and run.spec.cache is not None:
-                key = cache_key(self._identity(wanted))
-                self.cache = TeacherCache(
-                    Path(run.spec.cache.folder), run.spec.cache.budget, key, self.report
-                )
-                self.caches.append(self.cache)
+            if self.cached:
+                self.cache = self._open(wanted)
             yield
         self.table = self.strong = None
 
@@ -66,12 +63,14 @@ class Lessons:
         if self.cache is None or not self.cached:
             return
         view, augment = self.run.view(epoch - self.stage.start), self.run.augment
+        split = self.run.data.split("train")
         name = f"s{view[0]}.v{view[1]}" if self.run.spec.training.augment else "plain"
         with self.run.group.leader_first():
-            self.table = self._table(name, lambda images, index: self._seen(images, index, view))
+            self.table = self._table(name, split, lambda images, index: self._seen(images, index, view))
             if self.table is not None and not self.stage.prelude and self.run.loss.needs("views"):
                 self.strong = self._table(
                     f"strong.s{view[0]}.v{view[1]}",
+                    split,
                     lambda images, index: augment.strong(images, index, seed=view[0], view=view[1]),
                 )
                 self.table = self.table if self.strong is not None else None
@@ -88,6 +87,19 @@ class Lessons:
             return table.rows(batch.index)
         whole, rows = self.run.group.whole, len(batch.index)
         return {name: whole(value, rows) for name, value in self.live(inputs).items()}
+
+    def answers(self, split: str) -> Tensor:
+        """The teachers' common logits (N, C) on a split, not augmented; kept as the lessons are."""
+        run = self.run
+        assert run.teachers is not None
+        data, nothing = run.data.split(split), Wanted((), (), {}, {})
+        if run.spec.cache is not None:
+            self.cache = self._open(nothing)
+            with Look(run.teachers, nothing) as self.live:
+                table = self._table(f"{split}.plain", data, lambda images, _: run.augment.normalise(images))
+            if table is not None:
+                return table.rows(torch.arange(len(data)))["logits"]
+        return predict(run.teachers, data, run.augment, device=run.device, should_stop=self.should_stop)
 
     def summary(self) -> dict[str, Any] | None:
         """What the cache saved, for the result; None for a run without a teacher.
@@ -123,8 +135,15 @@ class Lessons:
             return augment.normalise(images)
         return augment(images, index, seed=view[0], view=view[1])
 
-    def _table(self, name: str, shown: Callable[[Tensor, Tensor], Tensor]) -> Table | None:
-        split, device, cache = self.run.data.split("train"), self.run.device, self.cache
+    def _open(self, wanted: Wanted) -> TeacherCache:
+        given = self.run.spec.cache
+        assert given is not None
+        key = cache_key(self._identity(wanted))
+        self.caches.append(TeacherCache(Path(given.folder), given.budget, key, self.report))
+        return self.caches[-1]
+
+    def _table(self, name: str, split: Split, shown: Callable[[Tensor, Tensor], Tensor]) -> Table | None:
+        device, cache = self.run.device, self.cache
         assert cache is not None
 
         def compute(index: Tensor) -> Outputs:

@@ -50,7 +50,7 @@ def train(spec: RunSpec, report: Reporter, should_stop: Callable[[], bool] = nev
             try:
                 fit(run, lessons, report, should_stop)
                 # The followers have done their share: one process measures.
-                result = conclude(run, report, should_stop) if group.leads else {}
+                result = conclude(run, lessons, report, should_stop) if group.leads else {}
             finally:
                 step = run.step
     except StopRequested:
