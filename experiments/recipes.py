@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from experiments import plan_facts
+from experiments.forms.schema import with_defaults
 from experiments.forms.terms import values_of
 from experiments.models import Method
 from worker.distill.spec import Preset, Training
@@ -66,13 +67,16 @@ def find(methods: Iterable[Method], key: str) -> Recipe | None:
     return next((recipe for recipe in recipes if recipe.key == key), None)
 
 
-def typed(recipe: Recipe) -> dict[str, str | list[str]]:
-    """What the form of a new run would send, had somebody typed the recipe."""
+def typed(recipe: Recipe, methods: Mapping[str, Method]) -> dict[str, str | list[str]]:
+    """What the form of a new run would send, had somebody typed the recipe; defaults written out."""
     objective = recipe.preset.objective
     task = objective.model_dump(exclude={"terms"}) | {"task_weight": round(objective.task_weight, 6)}
     fields = task | {f"training-{name}": value for name, value in recipe.preset.training.items()}
     rows = [str(number) for number in range(len(objective.terms))]
     for row, term in zip(rows, objective.terms, strict=True):
+        if method := methods.get(term.method):
+            whole = with_defaults(method.schema, term.params)
+            term = term.model_copy(update={"params": whole})
         fields |= {f"t{row}-{name}": value for name, value in values_of(term).items()}
     said = {name: text for name, value in fields.items() if (text := as_text(value)) is not None}
     return {"recipe": recipe.key, "term": rows, **said}

@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments import plan_facts
 from experiments.models import Run
-from worker.distill.spec import Schedule, Training
+from worker.distill.spec import Objective, Training
 
 LABELS = {
     "training.batch_size": "batch size",
@@ -46,6 +46,7 @@ def _show(value: Any) -> str:
 
 def flatten(run: Run) -> dict[str, Any]:
     """What determines the result, key by key. Needs dataset, teacher, student and architecture loaded."""
+    objective = Objective(**run.objective)
     flat: dict[str, Any] = {
         "purpose": run.get_purpose_display(),
         "dataset": run.dataset.name,
@@ -54,17 +55,17 @@ def flatten(run: Run) -> dict[str, Any]:
         "pretrained": bool(run.student and run.student.pretrained),
         "frozen stages": run.frozen_stages or None,
         **_teachers(run),
-        "weight of CE": run.objective.get("task_weight"),
-        "label smoothing": run.objective.get("label_smoothing"),
-        "class weights": run.objective.get("class_weights"),
+        "weight of CE": objective.task_weight,
+        "label smoothing": objective.label_smoothing,
+        "class weights": objective.class_weights,
     }
     seen: dict[str, int] = {}
-    for term in run.objective.get("terms", []):
-        seen[term["method"]] = number = seen.get(term["method"], 0) + 1
-        name = term["method"] if number == 1 else f"{term['method']}_{number}"
-        flat[f"weight of {name}"] = term["weight"]
-        flat[f"{name} schedule"] = plan_facts.course(Schedule(**term.get("schedule", {}))).strip() or None
-        given = {key: value for key, value in term["params"].items() if value not in ("", None)}
+    for term in objective.terms:
+        seen[term.method] = number = seen.get(term.method, 0) + 1
+        name = term.method if number == 1 else f"{term.method}_{number}"
+        flat[f"weight of {name}"] = term.weight
+        flat[f"{name} schedule"] = plan_facts.course(term.schedule).strip() or None
+        given = {key: value for key, value in term.params.items() if value not in ("", None, [])}
         flat |= {f"{name} {key.replace('_', ' ')}": value for key, value in given.items()}
     for key, value in Training(**run.training).model_dump().items():
         flat[LABELS.get(f"training.{key}", key.replace("_", " "))] = value

@@ -107,7 +107,7 @@ class RunForm(forms.Form):
         Teacher.objects.none(), required=False, empty_label="Choose a teacher", widget=TeacherSelect
     )
     more_teachers = MoreTeachersField(
-        Teacher.objects.none(), required=False, label="More teachers", widget=TeacherBoxes
+        Teacher.objects.none(), required=False, label="Also learn from", widget=TeacherBoxes
     )
     network = forms.CharField(
         max_length=200,
@@ -160,6 +160,10 @@ class RunForm(forms.Form):
         self.training_names = list(TRAINING_SCHEMA["properties"])
         self.fields |= build_fields(TRAINING_SCHEMA, prefix="training")
         self.fields |= build_fields(MIXING_SCHEMA, prefix="mixing")
+        self.fields["mixing-kind"].label, self.fields["mixing-weights"].label = (
+            "Mixed by",
+            "Teachers' weights",
+        )
         if data is not None:
             rows = [row for row in data.getlist("term") if row.isalnum()][:16]
             # A row that was just added holds nothing yet: it shows its defaults.

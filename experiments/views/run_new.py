@@ -81,7 +81,7 @@ def _changed_rows(request: HttpRequest, project: Project, form: RunForm) -> RunF
     if "add_term" in data:
         data.appendlist("term", uuid.uuid4().hex[:6])
     elif recipe := recipes.find(form.methods.values(), data.get("apply_recipe", "")):
-        return RunForm(project, _filled(data, recipe))
+        return RunForm(project, _filled(data, recipe, form.methods))
     elif gone := data.get("remove_term"):
         data.setlist("term", [row for row in data.getlist("term") if row != gone])
     else:
@@ -208,7 +208,7 @@ def run_recipe(request: HttpRequest) -> HttpResponse:
     recipe = recipes.find(form.methods.values(), request.POST.get("apply_recipe", ""))
     if recipe is None:
         return HttpResponse("There is no such recipe any more: load the page again.", status=404)
-    filled = RunForm(project, _filled(request.POST, recipe))
+    filled = RunForm(project, _filled(request.POST, recipe, form.methods))
     context = {
         "form": filled,
         "formula": recipe.formula,
@@ -218,7 +218,7 @@ def run_recipe(request: HttpRequest) -> HttpResponse:
     return render(request, "runs/_recipe_applied.html", context)
 
 
-def _filled(data: Any, recipe: recipes.Recipe) -> Any:
+def _filled(data: Any, recipe: recipes.Recipe, methods: dict[str, Method]) -> Any:
     """The form's data with a recipe typed in: its terms instead of those there were."""
     kept = data.copy()
     old = {f"t{row}-" for row in kept.getlist("term")}
@@ -226,7 +226,7 @@ def _filled(data: Any, recipe: recipes.Recipe) -> Any:
     for name in list(kept):
         if name in sets or name == "preset" or any(name.startswith(start) for start in old):
             del kept[name]
-    for name, value in recipes.typed(recipe).items():
+    for name, value in recipes.typed(recipe, methods).items():
         kept.setlist(name, value if isinstance(value, list) else [value])
     return kept
 

@@ -82,7 +82,9 @@ def test_one_click_fills_objective_and_training_and_says_the_source(mia: Client)
 
 
 def test_what_was_filled_in_can_be_started_as_it_stands(mia: Client) -> None:
-    typed = recipes.typed(recipes.find(Method.objects.all(), "at.0"))  # type: ignore[arg-type]
+    recipe = recipes.find(Method.objects.all(), "at.0")
+    assert recipe is not None
+    typed = recipes.typed(recipe, {})
     plain = {key: value for key, value in sent().items() if not key.startswith("t0-")}
     mia.post(reverse("run_new"), plain | typed)
     run = Run.objects.get(purpose="distil")

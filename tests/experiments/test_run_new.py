@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from django.test import Client
 from django.urls import reverse
 
+from experiments.forms.runs import RunForm
 from experiments.forms.schema import build_fields, check_values
 from experiments.models import (
     ArchitectureProfile,
@@ -25,7 +26,7 @@ from experiments.models import (
     Teacher,
     Worker,
 )
-from worker.distill.spec import Schedule
+from worker.distill.spec import Schedule, Training
 
 from . import make
 
@@ -141,6 +142,43 @@ def test_start_queues_what_was_typed_and_leads_to_it(mia: Client) -> None:
     assert run.control is not None
 
 
+def test_schedules_transfer_and_lists_of_numbers_are_started_as_typed(mia: Client) -> None:
+    start(
+        mia,
+        t0__s__kind="cosine",
+        t0__s__warmup_epochs="1",
+        t0__s__balance="on",
+        training__milestones="0.25, 0.5",
+        training__clip_norm="5",
+        frozen_stages="2",
+        class_weights="balanced",
+    )
+    run = Run.objects.get(purpose="distil")
+    wanted = Schedule(kind="cosine", warmup_epochs=1, balance=True)
+    assert run.objective["terms"][0]["schedule"] == wanted.model_dump()
+    assert run.objective["class_weights"] == "balanced"
+    assert (run.training["milestones"], run.training["clip_norm"]) == ([0.25, 0.5], 5.0)
+    assert run.frozen_stages == 2
+
+
+def test_weights_of_teachers_are_judged_at_their_field(mia: Client) -> None:
+    twin = make.a_teacher("twin", architecture=make.an_architecture("resnet56"))
+    changed = {"more_teachers": [twin.pk], "mixing__kind": "weighted", "mixing__weights": "1"}
+    response = start(mia, **changed)
+    error = response.text.split('id="id_mixing-weights_error"')[1].split("</div>")[0]
+    assert "there are 2 teachers and 1 weights" in error
+    start(mia, **changed | {"mixing__weights": "1, 3"})
+    assert [teacher.name for teacher in Run.objects.get(purpose="distil").teachers] == ["big", "twin"]
+
+
+def test_every_field_of_training_stands_somewhere_on_the_form(mia: Client) -> None:
+    text = mia.get(reverse("run_new")).text
+    for name in Training.model_fields:
+        assert text.count(f'name="training-{name}"') == 1, name
+    form = RunForm(make.a_project())
+    assert "Further" not in form.more_training  # each has a group that a person would look into
+
+
 def test_a_double_click_makes_one_run(mia: Client) -> None:
     data = sent()
     first, second = (mia.post(reverse("run_new"), data) for _ in range(2))
@@ -202,6 +240,12 @@ def test_another_project_s_rows_are_no_choices(mia: Client) -> None:
         ({"t0__p__temperature": "-1"}, "t0-p-temperature", "Use 0.05 or more."),
         ({"t0__weight": "0", "task_weight": "0"}, "task_weight", "there is nothing to learn"),
         ({"seeds": "1000"}, "seeds", "20"),
+        ({"training__milestones": "0.5, 1.5"}, "training-milestones", "1.5: Use a value below 1."),
+        ({"training__milestones": "half"}, "training-milestones", "half: Use a number."),
+        ({"training__warmup_epochs": "3"}, "training-warmup_epochs", "Make it less than the epochs (3)."),
+        ({"t0__s__warmup_epochs": "-1"}, "t0-s-warmup_epochs", "Use 0 or more."),
+        ({"t0__s__kind": "zigzag"}, "t0-s-kind", "zigzag"),
+        ({"frozen_stages": "101"}, "frozen_stages", "100"),
     ],
 )
 def test_a_bad_value_is_marked_and_nothing_starts(
@@ -322,7 +366,8 @@ SCHEMA = {
         "mode": {"enum": ["a", "b"], "default": "a"},
         "size": {"enum": [1, 2]},
         "on": {"type": "boolean", "default": True},
-        "names": {"type": "array", "items": {"type": "string"}, "default": []},
+        "names": {"type": "array", "items": {"type": "string"}, "default": [], "maxItems": 2},
+        "shares": {"type": "array", "items": {"type": "number", "minimum": 0}, "default": [0.5, 0.75]},
         "maybe": {"anyOf": [{"type": "number"}, {"type": "null"}], "default": None},
         "kind": {"$ref": "#/$defs/Kind", "default": "x"},
         "layer": {"type": "string", "default": "", "layer_of": "teacher"},
@@ -342,10 +387,21 @@ def test_a_schema_becomes_fields_with_bounds_and_help() -> None:
     assert fields["p-count"].clean("9") == 9
     assert fields["p-size"].clean("2") == 2  # the schema's own type
     assert fields["p-names"].clean("a, b,") == ["a", "b"]
+    assert fields["p-shares"].clean("0.25, 1") == [0.25, 1.0]
+    assert fields["p-shares"].prepare_value([0.5, 0.75]) == "0.5, 0.75"
     assert fields["p-maybe"].clean("") is None
     assert fields["p-kind"].clean("y") == "y"
     assert fields["p-layer"].widget.attrs["list"] == "teacher-layers"
-    for name, wrong in (("rate", "0"), ("count", "10"), ("count", "2.5"), ("mode", "c"), ("size", "3")):
+    for name, wrong in (
+        ("rate", "0"),
+        ("count", "10"),
+        ("count", "2.5"),
+        ("mode", "c"),
+        ("size", "3"),
+        ("names", "a, b, c"),
+        ("shares", "0.5, -1"),
+        ("shares", "0.5, nan"),
+    ):
         with pytest.raises(ValidationError):
             fields[f"p-{name}"].clean(wrong)
 
