@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from worker.distill.spec import Objective, Preset, Term
+
 # Tian et al. 2020 (RepDistiller) and every CIFAR-100 row of mdistiller: milestones at epochs 150, 180, 210.
 CIFAR_100: dict[str, Any] = {
     "epochs": 240,
@@ -29,3 +31,32 @@ IMAGENET: dict[str, Any] = {
     "milestones": [0.3, 0.6, 0.9],
     "step_factor": 0.1,
 }
+
+
+def repdistiller(*terms: Term, flags: str) -> tuple[Preset, Preset]:
+    """RepDistiller's CIFAR-100 recipe, cross-entropy plus the terms, for every pair of its two tables."""
+    objective, source = Objective(terms=list(terms)), f"RepDistiller, README and train_student.py: {flags}"
+    title = "CIFAR-100" + "".join(f" with {term.method}" for term in terms[1:])
+    return (
+        Preset(title=title, source=source, objective=objective, training=CIFAR_100),
+        Preset(
+            title=f"{title}, MobileNetV2 or ShuffleNet student",
+            source=f"{source}; learning rate 0.01 for these students",
+            objective=objective,
+            training=CIFAR_100_LIGHT,
+        ),
+    )
+
+
+def repdistiller_vgg(key: str, weight: float, flags: str) -> Preset:
+    """Its VGG pair for methods that sum over stages: blocks 1 to 4, of which the last two share a size."""
+    blocks = ["block1", "block2", "block3", "block4"]
+    term = Term(method=key, weight=weight, params={"student_layers": blocks, "teacher_layers": blocks})
+    return Preset(
+        title="CIFAR-100, VGG-13 → VGG-8",
+        source=f"RepDistiller, README, train_student.py and models/vgg.py: {flags}",
+        teacher="vgg13",
+        student="vgg8",
+        objective=Objective(terms=[term]),
+        training=CIFAR_100,
+    )

@@ -33,14 +33,14 @@ def loss(
     value = beta * (1 - pearson(p_s, p_t).mean())
     if len(p_s) > 1:
         value = value + gamma * (1 - pearson(p_s.T, p_t.T).mean())
-    scaled: Tensor = value * tau**2
-    return scaled
+    return value * tau**2
 
 
 def pearson(a: Tensor, b: Tensor) -> Tensor:
     """Correlation of each pair of rows: (N, D), (N, D) → (N,); of a constant row, 0."""
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
-    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + EPS)
+    norms = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
+    return (a * b).sum(1) / (norms + EPS)
 
 
 _OBJECTIVE = Objective(terms=[Term(method="dist", weight=2.0)])
