@@ -40,7 +40,8 @@ def pearson(a: Tensor, b: Tensor) -> Tensor:
     """Correlation of each pair of rows: (N, D), (N, D) → (N,); of a constant row, 0."""
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     norms = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
-    return (a * b).sum(1) / (norms + EPS)
+    rho: Tensor = (a * b).sum(1) / (norms + EPS)
+    return rho
 
 
 _OBJECTIVE = Objective(terms=[Term(method="dist", weight=2.0)])
