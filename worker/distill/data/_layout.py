@@ -2,18 +2,24 @@
 
 train/<class>/…  val|valid|validation/<class>/…  test/<class>/…     or
 <class>/…                                                            either below one wrapping folder
+
+or by a table, labels.csv: see _table.py.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
+import numpy as np
+from numpy.typing import NDArray
+
 from worker.distill.data._container import Container, Entry, printable
 from worker.distill.data._images import EXTENSIONS
-from worker.distill.data.prepared import SPLITS, Skipped
+from worker.distill.data.prepared import SPLITS, Labels, Skipped, Task
 
 SPLIT_NAMES = {
     "train": "train",
@@ -30,10 +36,10 @@ STRUCTURE = "Make one folder per class, e.g. train/cat/1.jpg and train/dog/1.jpg
 
 @dataclass(frozen=True)
 class Item:
-    """One image file and what it shows."""
+    """One image file and the classes it shows: one, or for multi-label any number, ascending."""
 
     entry: Entry
-    label: int
+    labels: tuple[int, ...]
 
 
 @dataclass
@@ -42,23 +48,43 @@ class Layout:
     splits: dict[str, list[Item]]
     skipped: list[Skipped] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    task: Task = "single-label"
+
+    def labels(self, items: list[Item]) -> Labels:
+        """As a prepared dataset holds them: (B,), or (B, C) of zeros and ones."""
+        if self.task == "single-label":
+            return np.array([item.labels[0] for item in items], np.int64)
+        marks = np.zeros((len(items), len(self.classes)), np.uint8)
+        for row, item in enumerate(items):
+            marks[row, list(item.labels)] = 1
+        return marks
+
+    def counts(self, items: list[Item]) -> NDArray[np.int64]:
+        """(C,) images of each class."""
+        shown = np.array([label for item in items for label in item.labels], np.int64)
+        return np.bincount(shown, minlength=len(self.classes))
 
 
-def read_layout(source: Container) -> Layout:
-    """Find classes and splits by folder names. SpecError names what is wrong."""
+def find_images(source: Container) -> list[Entry]:
+    """The files that claim to be images. SpecError when there are none."""
     if not source.entries:
         raise source.refuse("it is empty.", STRUCTURE)
     images = [e for e in source.entries if not e.is_dir and e.parts[-1].lower().endswith(EXTENSIONS)]
     if not images:
         raise source.refuse("there is no image in it.", STRUCTURE)
+    return images
+
+
+def read_layout(source: Container, images: list[Entry]) -> Layout:
+    """Find classes and splits by folder names. SpecError names what is wrong."""
     depth = _wrapping(source.entries, images)
     named = [(entry, entry.parts[depth:]) for entry in source.entries if len(entry.parts) > depth]
     folders = _split_folders(source, {parts[0] for _, parts in named if len(parts) > 1})
     classes = _classes(source, named, folders)
-    layout = Layout(classes, {split: [] for split in SPLITS}, _ignored(source.entries))
+    layout = Layout(classes, {split: [] for split in SPLITS}, foreign(source.entries))
     _assign(layout, images, depth, folders)
     _check_classes(source, layout, named, folders)
-    layout.warnings += source.warnings + _lookalikes(classes)
+    layout.warnings += source.warnings + lookalikes(classes)
     return layout
 
 
@@ -103,17 +129,23 @@ def _classes(source: Container, named: Named, folders: dict[str, str]) -> list[s
             found.add(name)
     if not found:
         raise source.refuse("there are no class folders, only loose files.", STRUCTURE)
+    return names_of(source, found, "class")
+
+
+def names_of(source: Container, found: set[str], what: str) -> list[str]:
+    """The classes, sorted. SpecError when there is only one or there are too many, or a name is too long."""
     if len(found) == 1:
         only = printable(next(iter(found)))
-        raise source.refuse(f"there is only one class ({only}); training needs at least 2.", STRUCTURE)
+        problem = f"there is only one {what} ({only}); training needs at least 2."
+        fix = STRUCTURE if what == "class" else "Name what the other images show, too."
+        raise source.refuse(problem, fix)
     if len(found) > MAX_CLASSES:
-        raise source.refuse(
-            f"there are {len(found):,} class folders, allowed are {MAX_CLASSES:,}.", STRUCTURE
-        )
+        problem = f"there are {len(found):,} classes, allowed are {MAX_CLASSES:,}."
+        raise source.refuse(problem, STRUCTURE)
     for name in found:
         if len(name) > MAX_CLASS_NAME:
-            problem = f"the class name {printable(name)} is longer than {MAX_CLASS_NAME} characters."
-            raise source.refuse(problem, "Shorten the folder's name.")
+            problem = f"the {what} name {printable(name)} is longer than {MAX_CLASS_NAME} characters."
+            raise source.refuse(problem, "Shorten it.")
     return sorted(found)
 
 
@@ -125,48 +157,62 @@ def _assign(layout: Layout, images: list[Entry], depth: int, folders: dict[str, 
             reason = "lies in no class folder" if split else "lies in neither train, val nor test"
             layout.skipped.append(Skipped(name=entry.name, reason=reason))
         elif name in labels:
-            layout.splits[split].append(Item(entry, labels[name]))
+            layout.splits[split].append(Item(entry, (labels[name],)))
 
 
 def _check_classes(source: Container, layout: Layout, named: Named, folders: dict[str, str]) -> None:
     """Every class has training images; the other splits know no other classes."""
-    have = {item.label for item in layout.splits["train"]}
-    refuse_empty(source, [name for label, name in enumerate(layout.classes) if label not in have])
+    refuse_lost(source, layout, layout.splits["train"], "no images")
     per_split: dict[str, set[str]] = defaultdict(set)
     for entry, parts in named:
         split, name = _class_of((*parts, "") if entry.is_dir else parts, folders)
         if split and name is not None:
             per_split[split].add(name)
+    refuse_unknown(source, layout.classes, per_split)
+    refuse_incomplete(source, layout)
+
+
+def refuse_unknown(source: Container, classes: list[str], per_split: dict[str, set[str]]) -> None:
+    """SpecError when val or test has classes that train has not."""
     for split in ("val", "test"):
-        if split not in per_split:
-            continue
-        unknown = sorted(per_split[split] - set(layout.classes))
+        unknown = sorted(per_split.get(split, set()) - set(classes))
         if unknown:
             problem = f"{split} has classes that train has not: {listed(unknown)}."
-            raise source.refuse(problem, "Give every split the same class folders.")
-        present = {item.label for item in layout.splits[split]}
-        missing = [name for label, name in enumerate(layout.classes) if label not in present]
-        if missing and present:
+            raise source.refuse(problem, "Give every split the same classes.")
+
+
+def refuse_incomplete(source: Container, layout: Layout) -> None:
+    """SpecError when val or test has images, but not of every class."""
+    for split in ("val", "test"):
+        missing = _without(layout, layout.splits[split])
+        if missing and layout.splits[split]:
             problem = f"{split} has no images of the classes {listed(missing)}, which train has."
-            raise source.refuse(problem, "Give every split the same class folders.")
+            raise source.refuse(problem, "Give every split the same classes.")
 
 
-def refuse_empty(source: Container, empty: list[str], what: str = "no images") -> None:
+def _without(layout: Layout, items: list[Item]) -> list[str]:
+    return [name for name, n in zip(layout.classes, layout.counts(items), strict=True) if not n]
+
+
+def refuse_lost(source: Container, layout: Layout, train: list[Item], what: str) -> None:
+    """SpecError when a class has no training images (any more)."""
+    empty = _without(layout, train)
     if empty:
         many = "classes have" if len(empty) > 1 else "class has"
-        raise source.refuse(f"the {many} {what}: {listed(empty)}.", "Add images or remove the folder.")
+        raise source.refuse(f"the {many} {what}: {listed(empty)}.", "Add images or leave the class out.")
 
 
-def _ignored(entries: list[Entry]) -> list[Skipped]:
-    """Files that do not claim to be images."""
+def foreign(entries: list[Entry], tables: Collection[Entry] = ()) -> list[Skipped]:
+    """Files that do not claim to be images, and are no table of labels either."""
     files = [e for e in entries if not e.is_dir and not e.parts[-1].lower().endswith(EXTENSIONS)]
+    files = [e for e in files if e not in tables]
     endings = [printable(PurePath(e.parts[-1]).suffix) or "no ending" for e in files]
     return [
         Skipped(name=e.name, reason=f"not an image file ({x})") for e, x in zip(files, endings, strict=True)
     ]
 
 
-def _lookalikes(classes: list[str]) -> list[str]:
+def lookalikes(classes: list[str]) -> list[str]:
     """Class names that a reader cannot tell apart: invisible characters, composed or not, upper or lower."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in classes:

@@ -1,4 +1,4 @@
-"""Images sorted into one folder per class: a zip or tar from the browser, or a folder on the server."""
+"""Images sorted into one folder per class or listed in a table: a zip or tar, or a folder on the server."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pydantic import Field
 from worker.distill.data._archive import open_source
 from worker.distill.data._container import Container, printable
 from worker.distill.data._images import BrokenImage, Header, ImageBomb, Resize, decode, read_header
-from worker.distill.data._layout import Item, Layout, read_layout, refuse_empty
+from worker.distill.data._layout import Item, Layout, find_images, read_layout, refuse_lost
 from worker.distill.data._report import tracked
 from worker.distill.data._split import stratified
+from worker.distill.data._table import has_table, read_table
 from worker.distill.data.prepared import SPLITS, Augmentation, Images, Meta, Skipped, Writer
 from worker.distill.events import Phase, Reporter
 from worker.distill.sandbox import Forbidden, TooMuchTime, fenced
@@ -25,7 +26,9 @@ KEY = "image_folder"
 TITLE = "Image folder"
 SUMMARY = (
     "Your own pictures, one folder per class, optionally below train/, val/ and test/: "
-    "a .zip or .tar.gz from the browser, or a folder on the server."
+    "a .zip or .tar.gz from the browser, or a folder on the server. Instead of class folders, a table "
+    "labels.csv can give each image its labels, several or none: a line file,labels, then lines such as "
+    "train/1.jpg,cat|dog."
 )
 SOURCE = "upload"
 SPLIT_SEED = 0
@@ -52,7 +55,7 @@ class Options(Strict):
         ge=0.01,
         le=0.5,
         title="Validation share",
-        description="Taken out of every class's training images when there is no val folder.",
+        description="Taken out of every class's (or label's) training images when there is no val folder.",
     )
     flip: bool = Field(
         True,
@@ -74,7 +77,8 @@ def prepare(options: Options, source: str | None, output: Path, report: Reporter
 def _prepare(options: Options, source: str, output: Path, report: Reporter) -> Meta:
     report(Phase(name="data", detail="checking the archive"))
     with open_source(source) as container:
-        layout = read_layout(container)
+        images = find_images(container)
+        layout = (read_table if has_table(container, images) else read_layout)(container, images)
         report(Phase(name="data", detail="checking the images"))
         headers = _inspect(container, layout, report)
         _hold_out(layout, options.validation_share)
@@ -87,7 +91,7 @@ def _prepare(options: Options, source: str, output: Path, report: Reporter) -> M
 def _inspect(source: Container, layout: Layout, report: Reporter) -> dict[str, Header]:
     """Every image's header before any is decoded; broken ones leave the layout. Warns of equal files."""
     headers: dict[str, Header] = {}
-    seen: dict[bytes, tuple[str, int]] = {}
+    seen: dict[bytes, tuple[str, tuple[int, ...]]] = {}
     leaks = conflicts = 0
     items = [(split, item) for split in SPLITS for item in layout.splits[split]]
     for split, item in tracked(items, report):
@@ -100,16 +104,17 @@ def _inspect(source: Container, layout: Layout, report: Reporter) -> dict[str, H
             layout.skipped.append(Skipped(name=item.entry.name, reason=str(error)))
             continue
         digest = hashlib.blake2b(data, digest_size=16).digest()
-        first_split, first_label = seen.setdefault(digest, (split, item.label))
+        first_split, first_labels = seen.setdefault(digest, (split, item.labels))
         leaks += first_split != split
-        conflicts += first_label != item.label
+        conflicts += first_labels != item.labels
     for split in SPLITS:
         layout.splits[split] = [i for i in layout.splits[split] if i.entry.name in headers]
     _refuse_lost(source, layout, layout.splits["train"], bool(headers))
     if leaks:
         layout.warnings.append(f"{_images(leaks)} of val or test also in another split, byte for byte.")
     if conflicts:
-        layout.warnings.append(f"{_images(conflicts)} under two different classes, byte for byte.")
+        what = "two different classes" if layout.task == "single-label" else "different labels"
+        layout.warnings.append(f"{_images(conflicts)} under {what}, byte for byte.")
     return headers
 
 
@@ -117,9 +122,7 @@ def _refuse_lost(source: Container, layout: Layout, train: list[Item], any_left:
     if not any_left:
         one = layout.skipped[-1]
         raise source.refuse(f"no image can be read; {one.name} {one.reason}.", "Upload whole images.")
-    have = {item.label for item in train}
-    lost = [name for label, name in enumerate(layout.classes) if label not in have]
-    refuse_empty(source, lost, "no readable images")
+    refuse_lost(source, layout, train, "no readable images")
 
 
 def _hold_out(layout: Layout, share: float) -> None:
@@ -127,8 +130,7 @@ def _hold_out(layout: Layout, share: float) -> None:
     train = layout.splits["train"]
     if layout.splits["val"]:
         return
-    labels = np.array([item.label for item in train], np.int64)
-    kept, held = stratified(labels, max(round(share * len(train)), 1), SPLIT_SEED)
+    kept, held = stratified(layout.labels(train), max(round(share * len(train)), 1), SPLIT_SEED)
     if not len(held):
         layout.splits["val"] = list(train)
         layout.warnings.append(
@@ -146,7 +148,7 @@ def _warn(layout: Layout, headers: dict[str, Header]) -> None:
     deep = sum(header.deep for header in headers.values())
     if deep:
         layout.warnings.append(f"{_images(deep)} of 16 bits a channel reduced to 8.")
-    counts = np.bincount([i.label for i in layout.splits["train"]], minlength=len(layout.classes))
+    counts = layout.counts(layout.splits["train"])
     if counts.max() >= IMBALANCE * counts.min():
         most, least = (printable(layout.classes[i]) for i in (counts.argmax(), counts.argmin()))
         text = (
@@ -169,14 +171,13 @@ def _write(
 ) -> Meta:
     size = options.image_size
     report(Phase(name="data", detail="decoding the images"))
-    with Writer(
-        output, kind=KEY, classes=layout.classes, channels=channels, height=size, width=size
-    ) as writer:
+    shape = {"channels": channels, "height": size, "width": size}
+    with Writer(output, kind=KEY, task=layout.task, classes=layout.classes, **shape) as writer:
         written: list[Item] = []
         items = [(split, item) for split in SPLITS for item in layout.splits[split]]
         decoded = _decoded(options, source, layout, channels, tracked(items, report))
         for split, batch, pixels in _batches(decoded, BATCH_BYTES // (channels * size * size) + 1):
-            writer.add(split, pixels, np.array([item.label for item in batch], np.int64))
+            writer.add(split, pixels, layout.labels(batch))
             written += batch if split == "train" else []
         _refuse_lost(source, layout, written, bool(written))
         if layout.skipped:
