@@ -3,8 +3,8 @@
 import jsonschema
 import pytest
 
-from worker.distill import methods
-from worker.distill.spec import SpecError
+from worker.distill import methods, models
+from worker.distill.spec import SpecError, Training
 
 # Keys are stored with runs: once released, a key stays. Add new ones here.
 RELEASED = {
@@ -30,6 +30,21 @@ def test_a_method_says_what_a_page_needs(key):
         p.get("title") and p.get("description") and "default" in p for p in schema["properties"].values()
     )
     kind(kind.Params())  # every parameter has a default
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_method_brings_its_published_recipe(key):
+    """One for any pair at least, whose every field is one that can be asked for."""
+    kind = methods.get(key)
+    assert any(not (preset.teacher or preset.student) for preset in kind.presets)
+    for preset in kind.presets:
+        assert preset.source
+        assert key in [term.method for term in preset.objective.terms]
+        for term in preset.objective.terms:
+            methods.get(term.method).Params.model_validate(term.params)
+        assert Training.model_validate(preset.training).epochs >= 60
+        for architecture in filter(None, (preset.teacher, preset.student)):
+            assert models.find(architecture), architecture
 
 
 def test_a_file_that_cannot_be_imported_is_reported_and_harms_no_other(tmp_path, monkeypatch):

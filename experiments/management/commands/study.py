@@ -117,7 +117,7 @@ def report(dataset: Dataset, teacher: Teacher, runs: list[Run], seconds: float) 
         network_row(f"{STUDENT} alone (control)", accuracies(controls), controls),
         *(method_row(key, by_key[key]) for key in order),
     ]
-    sizes = dataset.info.get("sizes", {})
+    sizes = dataset.info["sizes"]
     some = next(run for run in distilled if run.results)
     ratios = ", ".join(f"{name} {value:.1f}×" for name, value in some.compression().items())
     device = some.results.get("device", "unknown device")
@@ -126,12 +126,12 @@ def report(dataset: Dataset, teacher: Teacher, runs: list[Run], seconds: float) 
 As measured by `manage.py study FOLDER` (FOLDER holds the four files of Fashion-MNIST): dataset, teacher,
 controls and students go through the ordinary queue and worker; the table is written from the database.
 
-Teacher {TEACHER}, student {STUDENT}; teacher ÷ student: {ratios}. {sizes.get("train", 0):,} of the 60,000
-training images, {sizes.get("val", 0):,} more for validation, accuracy on the official {sizes.get("test", 0):,}
-test images. Mean ± standard deviation over the seeds; a student and its control share architecture,
-budget, data order and initial weights. Each method has its published weights and temperatures, and of what
-it counts in epochs the same share of the run; one with a first stage trains that much longer. A budget this
-small says how the methods behave in it, not which of them is best.
+Teacher {TEACHER}, student {STUDENT}; teacher ÷ student: {ratios}. {sizes["train"]:,} of the 60,000 training
+images, {sizes["val"]:,} more for validation, accuracy on the official {sizes["test"]:,} test images.
+Mean ± standard deviation over the seeds; a student and its control share architecture, budget, data order
+and initial weights. Each method has its published weights and temperatures, and of what it counts in epochs
+the same share of the run; one with a first stage trains that much longer. A budget this small says how the
+methods behave in it, not which of them is best.
 
 | network or method | test accuracy | gain over control | agreement with teacher | training time |
 |---|---|---|---|---|

@@ -50,14 +50,14 @@ def read_table(source: Container, images: list[Entry]) -> Layout:
     tables, depth = _tables(source, images)
     prefixes = _prefixes(source, tables, depth)
     known = {_normal("/".join(e.parts[depth:])): e for e in images}
-    found: dict[str, Row] = {}
+    found: dict[tuple[str, ...], Row] = {}
     for table, prefix in prefixes.items():
         for where, file, labels in _lines(source, table):
             row = _row(source, known, prefix, where, file, labels)
-            if row.entry.name in found:
-                problem = f"{where}: {row.entry.name} has a row already ({found[row.entry.name].where})."
+            if earlier := found.get(row.entry.parts):
+                problem = f"{where}: {row.entry.name} has a row already ({earlier.where})."
                 raise source.refuse(problem, "Give every image one row, with all of its labels.")
-            found[row.entry.name] = row
+            found[row.entry.parts] = row
     return _layout(source, images, list(found.values()), tables)
 
 

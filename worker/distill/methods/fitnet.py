@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from worker.distill import methods
 from worker.distill.bridge import Bridge
 from worker.distill.methods._features import OnePair, one_pair, wide
-from worker.distill.spec import SpecError
+from worker.distill.methods._recipes import repdistiller
+from worker.distill.spec import SpecError, Term
 
 
 def loss(student_feature: Tensor, teacher_feature: Tensor) -> Tensor:
@@ -32,6 +33,7 @@ class Method(methods.Method):
     )
     needs = ("features",)
     task_forms = ("single-label", "multi-label")
+    presets = repdistiller(Term(method="fitnet", weight=100), flags="-r 1 -a 0 -b 100")
 
     class Params(OnePair):
         """The hint and the guided layer."""

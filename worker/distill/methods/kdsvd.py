@@ -135,6 +135,12 @@ class Method(methods.Method):
     task_forms = ("single-label", "multi-label")
     presets = (
         Preset(
+            title="CIFAR-100",
+            source="mdistiller, engine/cfg.py: weight 1; matrices H·W × C as in RepDistiller",
+            objective=Objective(terms=[Term(method="kdsvd")]),
+            training=CIFAR_100,
+        ),
+        Preset(
             title="CIFAR-100, ResNet-32x4 → ResNet-8x4",
             source="mdistiller, configs/cifar100/kdsvd.yaml: weight 1; matrices H·W × C as in RepDistiller",
             teacher="resnet32x4",
