@@ -357,6 +357,7 @@ def test_no_page_is_wider_than_a_phone_and_all_can_be_read_aloud(
     page.set_viewport_size({"width": 390, "height": 844})
     visitor.open(story.paths.get(name, name))
     if page.locator("[data-charts]").count():
+        page.locator("[data-chart]").first.scroll_into_view_if_needed()  # drawn once they are on the screen
         visitor.until("document.querySelector('[data-chart] .main-svg')")
     for theme in ("light", "dark"):
         page.evaluate(f"window.kdTheme('{theme}')")
