@@ -64,7 +64,10 @@ def pairs(term: Term, method: Method | None, nets: Networks) -> Pairs:
         return list(zip(ours, hints, strict=True)) or propose_pairs(nets.student, nets.teacher)
     if ours and hints:
         return [(ours[0], hints[0])]
-    if method.schema.get("proposed") == "last":
+    proposed = method.schema.get("proposed")
+    if proposed == "engine":
+        return []  # a rule of the method's own
+    if proposed == "last":
         last = [(one or stages(nets.of(side)))[-1:] for one, side in ((ours, "student"), (hints, "teacher"))]
         return [(last[0][0], last[1][0])] if all(last) else []
     return [propose_pair(ours or nets.student, hints or nets.teacher)]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 
-from experiments import plan_facts, planning
+from experiments import plan_facts, plan_layers, planning
 from experiments.models import ArchitectureProfile, Method, Run, Student
 from experiments.plan_layers import Pairs
 from experiments.planning import Plan, Problem
@@ -143,6 +143,36 @@ def test_the_pairs_that_are_shown_are_the_pairs_the_engine_takes(known: User, sm
     pair = Pair(*nets, (1, 32, 32), 10)
     taken = [[one_pair(pair, OnePair())], several_pairs(pair, SeveralPairs())]
     assert list(map(told, shown)) == list(map(told, taken))
+
+
+def test_every_method_is_shown_with_the_layers_it_takes() -> None:
+    """Some listen just before the activation that ends the layer which is shown."""
+    from torch import arange
+
+    from worker.distill import methods, models
+    from worker.distill.methods import Pair
+
+    nets = [
+        models.build(key, num_classes=10, in_channels=3, image_size=32) for key in ("resnet8", "wrn-16-2")
+    ]
+    pair = Pair(*nets, (3, 32, 32), 10, labels=arange(64) % 10)
+    known = plan_layers.Networks(pair.student_layers, pair.teacher_layers, 32)
+    told_of = 0
+    for key, kind in methods.discover().methods.items():
+        row = Method(key=key, schema=kind.Params.model_json_schema())
+        if not (shown := plan_layers.pairs(Term(method=key), row, known)):
+            continue
+        method = kind(kind.Params())
+        method.setup(pair)
+        taken = (
+            method.student_paths or method.student_vectors,
+            method.teacher_paths or method.teacher_vectors,
+        )
+        for side, paths in enumerate(taken):
+            for layer, path in zip([one[side] for one in shown], paths, strict=True):
+                assert path == layer.path or path.startswith(f"{layer.path}."), key
+        told_of += 1
+    assert told_of >= 10
 
 
 # --- Training -----------------------------------------------------------------------------------------------

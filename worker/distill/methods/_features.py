@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from worker.distill.bridge import meet, to_map
@@ -38,6 +38,12 @@ class OnePair(Strict):
     )
 
 
+class LastPair(OnePair):
+    """As OnePair for a method of embeddings: a layer that is not named is the network's last stage."""
+
+    model_config = ConfigDict(json_schema_extra={"proposed": "last"})  # so that forms propose the same
+
+
 class SeveralPairs(Strict):
     """Parameters of a method that compares several layers, first with first, second with second."""
 
@@ -64,7 +70,7 @@ def one_pair(pair: Pair, params: OnePair) -> tuple[Layer, Layer]:
     return (ours[0], hints[0]) if len(ours) == len(hints) == 1 else propose_pair(ours, hints)
 
 
-def last_pair(pair: Pair, params: OnePair) -> tuple[Layer, Layer]:
+def last_pair(pair: Pair, params: LastPair) -> tuple[Layer, Layer]:
     """The layers named, or both networks' last stages: the features before pooling."""
     ours = [pair.layer("student", params.student_layer)] if params.student_layer else None
     hints = [pair.layer("teacher", params.teacher_layer)] if params.teacher_layer else None

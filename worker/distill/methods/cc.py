@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from worker.distill import methods
-from worker.distill.methods._features import OnePair, last_pair, read, wide
+from worker.distill.methods._features import LastPair, last_pair, read, wide
 from worker.distill.methods._recipes import repdistiller
 from worker.distill.spec import Term
 
@@ -39,7 +39,7 @@ class Method(methods.Method):
     task_forms = ("single-label", "multi-label")
     presets = repdistiller(Term(method="cc", weight=0.02), flags="-r 1 -a 0 -b 0.02")
 
-    class Params(OnePair):
+    class Params(LastPair):
         feat_dim: int = Field(
             128, ge=1, le=4096, title="Width of the embedding", description="Of both learned maps."
         )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worker.distill import methods
-from worker.distill.methods._features import OnePair, last_pair, read, wide
+from worker.distill.methods._features import LastPair, last_pair, read, wide
 from worker.distill.methods._recipes import repdistiller
 from worker.distill.spec import SpecError, Term
 
@@ -115,7 +115,7 @@ class Method(methods.Method):
         ),
     )
 
-    class Params(OnePair):
+    class Params(LastPair):
         feat_dim: int = Field(
             128, ge=1, le=4096, title="Width of the embedding", description="D, of both learned maps."
         )

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from worker.distill import methods
 from worker.distill.bridge import meet, to_map
-from worker.distill.methods._features import OnePair, last_pair, read, wide
+from worker.distill.methods._features import LastPair, last_pair, read, wide
 from worker.distill.methods._norm import BatchNorm
 from worker.distill.methods._recipes import IMAGENET, repdistiller
 from worker.distill.spec import Objective, Preset, Term
@@ -91,7 +91,7 @@ class Method(methods.Method):
         ),
     )
 
-    class Params(OnePair):
+    class Params(LastPair):
         p: int = Field(1, ge=1, le=2, title="Power", description="Of the differences: 1 or 2.")
         p1: int = Field(
             0,

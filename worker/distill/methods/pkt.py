@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from worker.distill import methods
-from worker.distill.methods._features import OnePair, last_pair, read, wide
+from worker.distill.methods._features import LastPair, last_pair, read, wide
 from worker.distill.methods._recipes import repdistiller
 from worker.distill.spec import Term
 
@@ -48,7 +48,7 @@ class Method(methods.Method):
     task_forms = ("single-label", "multi-label")
     presets = repdistiller(Term(method="pkt", weight=30000), flags="-r 1 -a 0 -b 30000")
 
-    class Params(OnePair):
+    class Params(LastPair):
         """The two layers, whose pooled outputs are compared; empty: the last ones."""
 
     params: Params

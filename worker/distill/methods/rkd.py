@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from worker.distill import methods
-from worker.distill.methods._features import OnePair, last_pair, read, wide
+from worker.distill.methods._features import LastPair, last_pair, read, wide
 from worker.distill.methods._recipes import repdistiller
 from worker.distill.spec import Term
 
@@ -83,7 +83,7 @@ class Method(methods.Method):
     task_forms = ("single-label", "multi-label")
     presets = repdistiller(Term(method="rkd"), flags="-r 1 -a 0 -b 1 (distances 25, angles 50)")
 
-    class Params(OnePair):
+    class Params(LastPair):
         w_d: float = Field(
             25.0, ge=0, le=1e4, title="Weight of distances", description="Between two samples."
         )

@@ -6,14 +6,14 @@ import copy
 from collections.abc import Callable
 
 import torch
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worker.distill import methods
 from worker.distill.bridge import meet, pool, to_map
 from worker.distill.layers import Tap
-from worker.distill.methods._features import OnePair, last_pair, read, wide
+from worker.distill.methods._features import LastPair, last_pair, read, wide
 from worker.distill.methods._norm import BatchNorm
 from worker.distill.methods._recipes import CIFAR_100, CIFAR_100_LIGHT
 from worker.distill.pairing import Layer, Layout
@@ -147,7 +147,9 @@ class Method(methods.Method):
         _preset("CIFAR-100, ResNet-32×4 → ShuffleNetV2", CIFAR_100_LIGHT, "resnet32x4", "shufflenetv2"),
     )
 
-    class Params(OnePair):
+    class Params(LastPair):
+        model_config = ConfigDict(json_schema_extra={"proposed": "engine"})  # its own rule, see pooled_layer
+
         factor: int = Field(
             2, ge=1, le=64, title="Reduction", description="The projector has C_t / factor channels inside."
         )

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worker.distill import methods
-from worker.distill.methods._features import OnePair, last_pair, wide
+from worker.distill.methods._features import LastPair, last_pair, wide
 from worker.distill.methods._recipes import repdistiller
 from worker.distill.spec import Term
 
@@ -43,7 +43,7 @@ class Method(methods.Method):
     task_forms = ("single-label", "multi-label")
     presets = repdistiller(Term(method="sp", weight=3000), flags="-r 1 -a 0 -b 3000")
 
-    class Params(OnePair):
+    class Params(LastPair):
         """The two layers; empty: the last before pooling."""
 
     params: Params
