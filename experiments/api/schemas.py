@@ -7,7 +7,7 @@ from typing import Any
 
 from ninja import Schema
 
-from experiments.models import Run
+from experiments.models import Run, Teacher
 
 
 class Ref(Schema):
@@ -94,11 +94,18 @@ class RunRow(State):
 
 
 class RunDetail(RunRow):
+    more_teachers: list[Ref]
+    mixing: dict[str, Any]
+    frozen_stages: int
     training: dict[str, Any]
     objective: dict[str, Any]
     metrics: dict[str, Any]
     results: dict[str, Any]
     compression: dict[str, float]
+
+    @staticmethod
+    def resolve_more_teachers(run: Run) -> list[Teacher]:
+        return run.teachers[1:]
 
     @staticmethod
     def resolve_compression(run: Run) -> dict[str, float]:

@@ -25,7 +25,10 @@ def teacher_list(request: HttpRequest) -> HttpResponse:
     teachers = (
         Teacher.objects.filter(project=project)
         .select_related("architecture", "dataset", "made_by")
-        .annotate(n_runs=Count("runs"), best_student=Max("runs__accuracy", filter=measured))
+        .annotate(
+            n_runs=Count("runs", distinct=True) + Count("beside", distinct=True),
+            best_student=Max("runs__accuracy", filter=measured),
+        )
     )
     context = {"teachers": teachers, "uploads": pending(project, Upload.Purpose.TEACHER)}
     return render(request, "teachers/list.html", context)

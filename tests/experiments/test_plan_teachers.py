@@ -175,6 +175,10 @@ def test_pages_name_all_teachers(user: User, client: Client) -> None:  # noqa: F
         reverse("teacher_detail", args=[second.pk]) in client.get(reverse("run_detail", args=[run.pk])).text
     )
     assert run.name in client.get(reverse("teacher_detail", args=[second.pk])).text
+    listed = client.get(reverse("teacher_list")).context["teachers"]
+    assert {teacher.name: teacher.n_runs for teacher in listed} == {"big": 1, "second": 1}
+    told = client.get(f"/api/runs/{run.pk}").json()
+    assert [one["name"] for one in told["more_teachers"]] == ["second"]
     found = run_filter.filtered(Run.objects.all(), "teacher:second", "-created")
     assert list(found) == [run]
 
