@@ -128,10 +128,10 @@ controls and students go through the ordinary queue and worker; the table is wri
 
 Teacher {TEACHER}, student {STUDENT}: {ratios["parameters"]} fewer parameters, {ratios["flops"]} fewer FLOPs.
 {sizes["train"]:,} of the 60,000 training images, {sizes["val"]:,} more for validation, accuracy on the
-official {sizes["test"]:,} test images. Mean ± standard deviation over the seeds; a student and its control share
-architecture, budget, data order and initial weights. Each method has its published weights and temperatures,
-and of what it counts in epochs the same share of the run; one with a first stage trains that much longer. A
-budget this small says how the methods behave in it, not which of them is best.
+official {sizes["test"]:,} test images. Mean ± standard deviation over the seeds; a student and its control
+share architecture, budget, data order and initial weights. Each method has its published weights and
+temperatures, and of what it counts in epochs the same share of the run; one with a first stage trains that
+much longer. A budget this small says how the methods behave in it, not which of them is best.
 
 | network or method | test accuracy | gain over control | agreement with teacher | training time |
 |---|---|---|---|---|
