@@ -18,7 +18,7 @@ FIND_PYTHON = for p in $(CANDIDATES); do \
 help:
 	@echo "make demo       start everything with a demo project (make demo DEMO_ARGS=--check: look, report, end)"
 	@echo "make up         start everything without the demo"
-	@echo "make test       linters, types, import contracts, every test        make test-fast  without servers"
+	@echo "make test       linters, types, import contracts, every test        make test-fast  without servers and long trainings"
 	@echo "make bench      the benchmarks          make doctor  what this machine offers, and what is wrong"
 	@echo "make format     ruff's formatting       make clean   remove what make made (never the data)"
 
@@ -36,7 +36,7 @@ test: lint
 	$(BIN)/python -m pytest -m "server or browser"
 
 test-fast: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not server and not browser"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not server and not browser and not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,9 +1,13 @@
 """Asking the engine for runs, and comparing what came out."""
 
+from functools import partial
+
+import pytest
 import safetensors.torch
 import torch
 
-from worker.distill import checkpoint
+from worker.distill import checkpoint, trainer
+from worker.distill.errors import StopRequested
 from worker.distill.events import Metrics
 
 
@@ -23,3 +27,11 @@ def series(events, name):
 
 def reached(events, at):
     return any(step >= at for step, _ in series(events, "loss/total"))
+
+
+def stopped_at(run, at, events):
+    """Train, stopped at each of these steps; an interval of 0 in the meter makes every step be seen at once."""
+    for step in at:
+        with pytest.raises(StopRequested) as stop:
+            trainer.train(run, events.append, partial(reached, events, step))
+        assert stop.value.step == step

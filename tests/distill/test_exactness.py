@@ -1,13 +1,12 @@
 """Every method: stopped anywhere and resumed, a run ends with the weights of an undisturbed one."""
 
-from functools import partial
-
 import pytest
 
-from tests.distill.runs import identical, reached, series, weights
+from tests.distill.runs import identical, series, stopped_at, weights
 from worker.distill import methods, trainer
-from worker.distill.errors import StopRequested
 from worker.distill.spec import Objective, Schedule, Term
+
+pytestmark = pytest.mark.slow
 
 KEYS = sorted(methods.discover().methods)
 STEPS = 6  # of an epoch
@@ -31,13 +30,6 @@ def stops(key):
 def every_step(monkeypatch):
     """Each step is seen at once, so that a run can be stopped at it."""
     monkeypatch.setattr("worker.distill.meter.INTERVAL", 0)
-
-
-def stopped_at(run, at, events):
-    for step in at:
-        with pytest.raises(StopRequested) as stop:
-            trainer.train(run, events.append, partial(reached, events, step))
-        assert stop.value.step == step
 
 
 @pytest.mark.parametrize("key", KEYS)

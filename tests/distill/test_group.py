@@ -10,6 +10,8 @@ from worker.distill.errors import StopRequested
 from worker.distill.group import Group, SharedBatchNorm, share_batch_norm
 from worker.distill.spec import Objective, Term
 
+pytestmark = pytest.mark.slow
+
 OBJECTIVE = Objective(
     terms=[Term(method="kd", weight=0.5), Term(method="fitnet", weight=0.5), Term(method="rkd", weight=0.1)]
 )

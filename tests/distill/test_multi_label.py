@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.models import Dataset
-from tests.distill.runs import identical, series, weights
-from tests.distill.test_exactness import stopped_at
+from tests.distill.runs import identical, series, stopped_at, weights
 from worker.distill import checkpoint, methods, trainer
 from worker.distill.data import prepare
 from worker.distill.data.prepared import Augmentation, Writer, load
@@ -108,6 +107,7 @@ def test_a_stopped_run_ends_with_the_undisturbed_ones_weights(dataset, teacher, 
     assert identical(weights(undisturbed), weights(stopped))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", sorted(methods.discover().methods))
 def test_every_method_trains_on_several_labels_or_says_that_it_cannot(dataset, teacher, tmp_path, key):
     kind = methods.get(key)

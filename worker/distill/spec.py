@@ -92,7 +92,7 @@ class Training(Strict):
         "cosine", description="cosine, linear: to zero over the run. step: × factor at the milestones."
     )
     milestones: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
-        default_factory=lambda: [0.5, 0.75],
+        [0.5, 0.75],
         max_length=20,
         description="For step: where the rate drops, as shares of the run.",
     )
