@@ -30,7 +30,7 @@ def reached(events, at):
 
 
 def stopped_at(run, at, events):
-    """Train, stopped at each of these steps; an interval of 0 in the meter makes every step be seen at once."""
+    """Train, stopped at each of these steps; only an interval of 0 in the meter shows every step."""
     for step in at:
         with pytest.raises(StopRequested) as stop:
             trainer.train(run, events.append, partial(reached, events, step))
