@@ -10,16 +10,6 @@ from experiments import plan_facts
 from experiments.models import Run
 from worker.distill.spec import Objective, Training
 
-LABELS = {
-    "training.batch_size": "batch size",
-    "training.learning_rate": "learning rate",
-    "training.weight_decay": "weight decay",
-    "training.warmup_epochs": "warm-up epochs",
-    "training.augment": "augmentation",
-    "training.optimizer": "optimiser",
-}
-
-
 @dataclass(frozen=True)
 class Row:
     label: str
@@ -68,8 +58,14 @@ def flatten(run: Run) -> dict[str, Any]:
         given = {key: value for key, value in term.params.items() if value not in ("", None, [])}
         flat |= {f"{name} {key.replace('_', ' ')}": value for key, value in given.items()}
     for key, value in Training(**run.training).model_dump().items():
-        flat[LABELS.get(f"training.{key}", key.replace("_", " "))] = value
+        flat[_label(key)] = value
     return flat
+
+
+def _label(key: str) -> str:
+    """A field of the training as its form names it, small unless it begins with an acronym."""
+    title = Training.model_fields[key].title or key.replace("_", " ")
+    return title if title[1:2].isupper() else title[:1].lower() + title[1:]
 
 
 def _teachers(run: Run) -> dict[str, Any]:
