@@ -10,6 +10,7 @@ from experiments import plan_facts
 from experiments.models import Run
 from worker.distill.spec import Objective, Training
 
+
 @dataclass(frozen=True)
 class Row:
     label: str
