@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -106,6 +107,7 @@ def assemble(spec: RunSpec, device: torch.device, report: Reporter, group: Group
 
     # The student first: under one seed it starts from the same weights with a teacher and without.
     report(Phase(name="model", detail=spec.student.architecture))
+    _answers_the_dataset(spec.student, data.meta)
     seed_everything(training.seed)
     student = network(spec.student, data.meta, device, "student")
     teachers = _teachers(spec, data.meta, device, report)
@@ -113,10 +115,12 @@ def assemble(spec: RunSpec, device: torch.device, report: Reporter, group: Group
     weights = class_weights(data, device) if spec.objective.class_weights == "balanced" else None
     loss = objective.build(spec.objective, pair, data.meta.task, weights).to(device)
     _views_are_whole(loss, training)
-    frozen = freeze(student, spec.student.frozen_stages, data.meta)
-    student = _placed(_grafted(loss, student), device)
+    trunk, student = student, _placed(_grafted(loss, student), device)
     if group.size > 1:
-        share_batch_norm(student)
+        share_batch_norm(student)  # puts other modules in place, so before any is frozen
+    frozen = freeze(trunk, spec.student.frozen_stages, data.meta)
+    if training.batch_size == group.size == 1:
+        _one_is_a_batch(trunk, frozen, data.meta)
     run = Run(
         spec=spec,
         device=device,
@@ -143,6 +147,22 @@ def _check(training: Training) -> None:
     if training.warmup_epochs >= training.epochs:
         fix = f"Make it less than training.epochs ({training.epochs})."
         raise SpecError("training.warmup_epochs", training.warmup_epochs, "warm-up fills the whole run.", fix)
+
+
+def _answers_the_dataset(student: ModelRef, meta: prepared.Meta) -> None:
+    if student.classes not in (None, len(meta.classes)):
+        problem = f"the student learns the dataset's classes, of which there are {len(meta.classes)}."
+        raise SpecError("student.classes", student.classes, problem, "Leave it empty.")
+
+
+def _one_is_a_batch(student: nn.Module, frozen: list[nn.Module], meta: prepared.Meta) -> None:
+    """SpecError where a batch norm in training sees one number a channel, which has no variance."""
+    for layer in trace(student, meta.channels, (meta.height, meta.width)):
+        norm = student.get_submodule(layer.path)
+        trains = isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm not in frozen
+        if trains and math.prod(layer.shape[1:]) == 1:
+            problem = f"the batch norm {layer.path} sees one pixel of each image: of one image no variance."
+            raise SpecError("training.batch_size", 1, problem, "Make it 2 or more.")
 
 
 def _grafted(loss: objective.WeightedSum, student: nn.Module) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -19,11 +20,14 @@ class Meter:
     """Collects each step's values. A block is sent every 0.2 s, the first one after the first step.
 
     Tensors are fetched together, a block at a time. Plain numbers that stay the same are sent once a block.
+    overflowing: series that need not be finite.
     """
 
-    def __init__(self, report: Reporter, *, total_steps: int, epochs: int) -> None:
+    def __init__(
+        self, report: Reporter, *, total_steps: int, epochs: int, overflowing: Sequence[str] = ()
+    ) -> None:
         self.report = report
-        self.total_steps, self.epochs = total_steps, epochs
+        self.total_steps, self.epochs, self.overflowing = total_steps, epochs, overflowing
         self.names: list[str] = []  # of the tensors, in the order of their rows
         self.rows: list[Tensor] = []  # each (len(names),), on the device
         self.plain: dict[str, list[float]] = {}
@@ -96,7 +100,7 @@ class Meter:
             (row, name == "loss/total", name, value)
             for name, column in columns.items()
             for row, value in enumerate(column)
-            if not math.isfinite(value)
+            if not math.isfinite(value) and name not in self.overflowing
         ]
         if not bad:
             return None

@@ -118,7 +118,9 @@ class WeightedSum(nn.Module):
             for w, value in zip(weights.values(), raw.values(), strict=True)
             if isinstance(w, Tensor) or w
         ]
-        total = sum(weighted, start=torch.zeros((), device=raw[self.task_name].device))
+        # Where all weights are 0 (a warm-up's first step, say) the gradient is zero, but there is one.
+        total = sum(weighted or [0 * raw[self.task_name]])
+        assert isinstance(total, Tensor)
         return Values(total, raw, weights, self._dials(step))
 
     def prelude(self, step: Step) -> Values:

@@ -77,7 +77,9 @@ class Part:
 
 def fit(run: Run, lessons: Lessons, report: Reporter, should_stop: Callable[[], bool]) -> None:
     """Train to the end of the last stage. On a stop: a checkpoint of this very step, then StopRequested."""
-    meter = Meter(report, total_steps=run.epochs * run.steps, epochs=run.epochs)
+    # fp16 finds the scale of its gradients by trying: a step whose gradients overflow is left out.
+    overflowing = ["gradient norm"] if run.scaler.is_enabled() else []
+    meter = Meter(report, total_steps=run.epochs * run.steps, epochs=run.epochs, overflowing=overflowing)
     for stage in run.stages:
         if run.epoch >= stage.start + stage.epochs or finished(run):
             continue
@@ -87,10 +89,6 @@ def fit(run: Run, lessons: Lessons, report: Reporter, should_stop: Callable[[], 
         report(Phase(name=stage.name, detail=f"on {describe_device(run.device)}"))
         try:
             one_stage(run, stage, lessons, meter, report, should_stop)
-        except StopRequested:
-            meter.flush(run.epoch)
-            save(run, lessons, report)
-            raise
         except Diverged as error:
             error.last_good(run.saved)
             raise
@@ -108,9 +106,14 @@ def one_stage(
     saved = time.monotonic()
     with part_of(run, stage) as part, lessons.about(stage, part.wanted):
         while not over(run, stage):
-            one_epoch(run, part, lessons, meter, should_stop)
-            if not stage.prelude:
-                validate(run, meter, report, should_stop)
+            try:
+                one_epoch(run, part, lessons, meter, should_stop)
+                if not stage.prelude:
+                    validate(run, meter, report, should_stop)
+            except StopRequested:
+                meter.flush(run.epoch)
+                save(run, lessons, report)
+                raise
             run.epoch, run.batch = run.epoch + 1, 0
             if over(run, stage) or time.monotonic() - saved >= CHECKPOINT_EVERY:
                 save(run, lessons, report)

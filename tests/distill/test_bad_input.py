@@ -1,0 +1,102 @@
+"""What a run cannot do, or only just: said in words, with nothing lost."""
+
+import pytest
+import torch
+
+from tests.distill.runs import series
+from worker.distill import trainer
+from worker.distill.errors import Diverged
+from worker.distill.methods import fitnet
+from worker.distill.spec import ModelRef, Objective, Schedule, SpecError, Term
+
+
+@pytest.fixture
+def every_step(monkeypatch):
+    """Each step is seen at once, and each epoch ends with a checkpoint."""
+    monkeypatch.setattr("worker.distill.meter.INTERVAL", 0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 0)
+
+
+@pytest.fixture
+def broken_at(monkeypatch):
+    """The hint's loss is what is said from one step on, counted from 1."""
+
+    def breaks(at, value):
+        good = fitnet.Method.forward
+        bad = lambda self, step: good(self, step) * (value if step.number + 1 >= at else 1)  # noqa: E731
+        monkeypatch.setattr(fitnet.Method, "forward", bad)
+
+    return breaks
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_term_that_breaks_is_named_with_its_step_and_the_last_good_checkpoint(
+    spec, every_step, broken_at, value
+):
+    broken_at(9, value)
+    with pytest.raises(Diverged, match="last good checkpoint is of step 6") as diverged:
+        trainer.train(spec(), lambda event: None)
+    assert (diverged.value.term, diverged.value.step) == ("loss/fitnet", 9)
+
+
+def test_a_stop_that_finds_the_run_diverged_keeps_the_last_good_checkpoint(spec, monkeypatch, broken_at):
+    monkeypatch.setattr("worker.distill.meter.INTERVAL", 1e9)  # nothing is seen before the stop
+    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 0)
+    broken_at(9, float("nan"))
+    asked = iter(range(1000))
+    with pytest.raises(Diverged, match="last good checkpoint is of step 6") as diverged:
+        trainer.train(spec(), lambda event: None, lambda: next(asked) >= 12)
+    assert diverged.value.term == "loss/fitnet"
+
+
+def test_gradients_that_overflow_in_half_precision_are_no_divergence(spec, monkeypatch):
+    """The scale starts too large by intention."""
+    run = spec(precision="fp16", clip_norm=1.0, epochs=1)
+    assembled = trainer.assemble
+
+    def too_large(*arguments):
+        found = assembled(*arguments)
+        found.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
+        return found
+
+    monkeypatch.setattr(trainer, "assemble", too_large)
+    events = []
+    trainer.train(run, events.append)
+    norms = [value for _, value in series(events, "gradient norm")]
+    assert norms[0] is None  # a gap in the curve
+    assert len(norms) == 6
+
+
+@pytest.mark.parametrize("schedule", [{"warmup_epochs": 0.5}, {"stop_epoch": 1.0}])
+def test_steps_without_any_weight_teach_nothing_and_harm_nothing(spec, schedule):
+    """Without a task loss, a warm-up's first step and all after a stop have no weight left."""
+    alone = Objective(task_weight=0, terms=[Term(method="kd", schedule=Schedule(**schedule))])
+    events = []
+    trainer.train(spec(objective=alone, epochs=2), events.append)
+    totals = dict(series(events, "loss/total"))
+    empty = [step for step, total in totals.items() if total == 0]
+    assert len(totals) == 12
+    assert empty == ([1] if "warmup_epochs" in schedule else list(range(7, 13)))
+
+
+def test_a_student_of_other_classes_than_the_datasets_is_refused(spec):
+    wrong = spec().model_copy(update={"student": ModelRef(architecture="resnet8", classes=7)})
+    with pytest.raises(SpecError, match="of which there are 3") as refused:
+        trainer.train(wrong, lambda event: None)
+    assert refused.value.field == "student.classes"
+
+
+@pytest.mark.parametrize("architecture", ["vgg8", "mobilenetv2-half"])
+def test_one_image_a_batch_is_refused_where_batch_norm_sees_one_pixel(spec, architecture):
+    run = spec(batch_size=1).model_copy(update={"student": ModelRef(architecture=architecture)})
+    with pytest.raises(SpecError, match="no variance") as refused:
+        trainer.train(run, lambda event: None)
+    assert refused.value.field == "training.batch_size"
+
+
+def test_one_image_a_batch_trains_where_its_map_is_larger(spec):
+    related = Objective(terms=[Term(method=key, weight=0.1) for key in ("kd", "rkd", "sp", "pkt", "cc")])
+    events = []
+    trainer.train(spec(objective=related, batch_size=1, epochs=1), events.append)
+    assert len(series(events, "loss/total")) == 37
+    assert {value for _, value in series(events, "loss/rkd")} == {0}
