@@ -79,6 +79,16 @@ def test_steps_without_any_weight_teach_nothing_and_harm_nothing(spec, schedule)
     assert empty == ([1] if "warmup_epochs" in schedule else list(range(7, 13)))
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lion"])
+def test_a_term_may_bring_its_own_parameters_later_than_another(spec, optimizer):
+    late = Schedule(warmup_epochs=0.5)
+    both = [Term(method="fitnet"), Term(method="vid", schedule=late), Term(method="ctkd", schedule=late)]
+    events = []
+    settings = {"optimizer": optimizer, "learning_rate": 1e-3, "epochs": 1}
+    trainer.train(spec(objective=Objective(terms=both), **settings), events.append)
+    assert len(series(events, "loss/vid")) == 6
+
+
 def test_a_student_of_other_classes_than_the_datasets_is_refused(spec):
     wrong = spec().model_copy(update={"student": ModelRef(architecture="resnet8", classes=7)})
     with pytest.raises(SpecError, match="of which there are 3") as refused:

@@ -112,3 +112,17 @@ def test_early_stopping_waits_for_a_better_value(metric, values):
     other = optim.EarlyStop(3, metric)
     other.load_state_dict(stop.state_dict())
     assert other.stopped
+
+
+def test_sgd_from_given_buffers_is_sgd_from_none():
+    ours, theirs = (nn.Linear(3, 2) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    settings = Training(learning_rate=0.1, weight_decay=0.01)
+    mine = optim.optimizer(settings, optim.parameter_groups("net", ours, 0.01))
+    plain = torch.optim.SGD(optim.parameter_groups("net", theirs, 0.01), 0.1, 0.9, nesterov=True, fused=True)
+    for _ in range(3):
+        for net, optimizer in ((ours, mine), (theirs, plain)):
+            optimizer.zero_grad()
+            net(torch.ones(4, 3)).square().sum().backward()
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))

@@ -40,8 +40,7 @@ def optimizer(training: Training, groups: Groups) -> torch.optim.Optimizer:
     fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
     match training.optimizer:
         case "sgd":
-            momentum = training.momentum
-            return torch.optim.SGD(groups, rate, momentum, nesterov=momentum > 0, fused=fused)
+            return _sgd(groups, rate, training.momentum, fused=fused)
         case "adam":
             return torch.optim.Adam(groups, rate, fused=fused)
         case "adamw":
@@ -52,6 +51,16 @@ def optimizer(training: Training, groups: Groups) -> torch.optim.Optimizer:
     found: torch.optim.Optimizer = create_optimizer_v2(
         groups, opt=training.optimizer, lr=rate, momentum=training.momentum
     )
+    return found
+
+
+def _sgd(groups: Groups, rate: float, momentum: float, *, fused: bool) -> torch.optim.SGD:
+    found = torch.optim.SGD(groups, rate, momentum, nesterov=momentum > 0, fused=fused)
+    if momentum:
+        # The fused step takes buffers for all parameters of a group or for none, but a term whose weight
+        # grows from zero brings its own parameters later. Zeros come to the same as a missing buffer.
+        for parameter in (p for group in groups for p in group["params"]):
+            found.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return found
 
 
