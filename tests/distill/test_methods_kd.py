@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from worker.distill.methods.kd import loss
+from worker.distill.methods.kd import loss, sigmoid_loss
 
 
 def value_and_gradient(student, teacher, temperature=4.0):
@@ -74,3 +74,29 @@ def test_a_class_masked_in_both_is_as_if_it_did_not_exist():
     without = loss(zs[:, 1:], zt[:, 1:], temperature=2.0)
     zs[:, 0] = zt[:, 0] = -torch.inf
     torch.testing.assert_close(loss(zs, zt, temperature=2.0), without)
+
+
+@pytest.mark.parametrize("masked", [("student", "teacher"), ("teacher",), ("student",)])
+def test_a_label_masked_with_minus_infinity_gives_a_finite_sigmoid_loss(masked):
+    torch.manual_seed(5)
+    logits = {"student": torch.randn(4, 6), "teacher": torch.randn(4, 6)}
+    for name in masked:
+        logits[name][:, 2] = -torch.inf
+    student = logits["student"].requires_grad_()
+    value = sigmoid_loss(student, logits["teacher"], temperature=2.0)
+    value.backward()
+    assert torch.isfinite(value)
+    assert torch.isfinite(student.grad).all()
+
+
+def test_a_label_the_student_cannot_give_is_left_out_and_the_teachers_is_a_certain_no():
+    torch.manual_seed(6)
+    zs, zt = torch.randn(4, 6).double(), torch.randn(4, 6).double()
+    rest = sigmoid_loss(zs[:, 1:], zt[:, 1:], temperature=2.0)
+    never = zs.clone()
+    never[:, 0] = -torch.inf
+    torch.testing.assert_close(sigmoid_loss(never, zt, temperature=2.0), rest)
+    sure = zt.clone()
+    sure[:, 0] = -torch.inf
+    no = 4 * torch.nn.functional.softplus(zs[:, 0] / 2).mean()  # −log(1 − σ(z_s/T)), times T²
+    torch.testing.assert_close(sigmoid_loss(zs, sure, temperature=2.0), rest + no)

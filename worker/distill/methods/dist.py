@@ -83,3 +83,6 @@ class Method(methods.Method):
     def forward(self, step: methods.Step) -> Tensor:
         p = self.params
         return loss(step.student_logits, step.teacher_logits, beta=p.beta, gamma=p.gamma, tau=p.tau)
+
+    def dials(self, step: methods.Step) -> dict[str, Tensor | float]:
+        return {"temperature": self.params.tau}

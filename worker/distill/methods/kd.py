@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worker.distill import methods
-from worker.distill.methods._features import wide
 from worker.distill.methods._logits import divergence, tame
 from worker.distill.methods._recipes import CIFAR_100, CIFAR_100_LIGHT, IMAGENET
 from worker.distill.spec import Objective, Preset, Strict, Term
@@ -26,8 +25,12 @@ def loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float |
 
 def sigmoid_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> Tensor:
     """T² · mean over the batch of Σ_labels KL(B(σ(z_t/T)) ‖ B(σ(z_s/T))): the form for labels that exclude
-    nothing, each a Bernoulli distribution B of its own. Logits (B, C)."""
-    z_s, z_t = wide(student_logits) / temperature, wide(teacher_logits) / temperature
+    nothing, each a Bernoulli distribution B of its own. Logits (B, C).
+
+    A label whose student logit is −inf costs nothing, or its divergence were infinite; one of the teacher's
+    is a certain no.
+    """
+    z_s, z_t = (z / temperature for z in tame(student_logits, teacher_logits))
     p = z_t.sigmoid()
     yes = p * (F.logsigmoid(z_t) - F.logsigmoid(z_s))
     no = (1 - p) * (F.logsigmoid(-z_t) - F.logsigmoid(-z_s))
