@@ -97,6 +97,7 @@ class Method(methods.Method):
         _cifar("wrn-40-2", "wrn-16-2", 6.0),
         _cifar("wrn-40-2", "wrn-40-1", 6.0),
         _cifar("vgg13", "mobilenetv2-half", 6.0, CIFAR_100_LIGHT),
+        _cifar("wrn-40-2", "shufflenetv1", 8.0, CIFAR_100_LIGHT),
         _cifar("resnet32x4", "shufflenetv1", 8.0, CIFAR_100_LIGHT),
         _cifar("resnet32x4", "shufflenetv2", 8.0, CIFAR_100_LIGHT),
         _preset(
@@ -106,6 +107,15 @@ class Method(methods.Method):
             IMAGENET,
             "torchvision/resnet34",
             "torchvision/resnet18",
+            **_IMAGENET,
+        ),
+        _preset(
+            "ImageNet, ResNet-50 → MobileNetV1",
+            "mdistiller, configs/imagenet/r50_mv1: T 1, β 2, warm-up 1; timm's MobileNetV1 for theirs",
+            2.0,
+            IMAGENET,
+            "torchvision/resnet50",
+            "timm/mobilenetv1_100",
             **_IMAGENET,
         ),
     )

@@ -53,6 +53,11 @@ def _preset(title: str, training: object, teacher: str = "", student: str = "", 
     )
 
 
+def _pair(teacher: str, student: str, t: float, training: object = CIFAR_100) -> Preset:
+    """Temperatures differ by pair: those in the names of the authors' training logs."""
+    return _preset(f"CIFAR-100, {teacher} → {student}", training, teacher, student, t)
+
+
 class Method(methods.Method):
     title = "Logit standardisation"
     paper = "Sun, Ren, Li, Wang, Cao: Logit Standardization in Knowledge Distillation (CVPR 2024)"
@@ -66,7 +71,12 @@ class Method(methods.Method):
     presets = (
         _preset("CIFAR-100", CIFAR_100),
         _preset("CIFAR-100, MobileNetV2 or ShuffleNet student", CIFAR_100_LIGHT),
-        _preset("CIFAR-100, ResNet-32×4 → ResNet-8×4", CIFAR_100, "resnet32x4", "resnet8x4"),
+        _pair("resnet32x4", "resnet8x4", 2.0),
+        _pair("vgg13", "vgg8", 3.0),
+        _pair("resnet32x4", "wrn-16-2", 3.0),
+        _pair("resnet32x4", "wrn-40-2", 3.0),
+        _pair("vgg13", "mobilenetv2-half", 3.0, CIFAR_100_LIGHT),
+        _pair("wrn-40-2", "mobilenetv2-half", 3.0, CIFAR_100_LIGHT),
     )
 
     class Params(Strict):
