@@ -43,12 +43,13 @@ def _by_label(labels: Labels, share: float, random: np.random.RandomState) -> ND
     quotas = np.minimum(np.maximum(np.round(counts * share), 1), counts - 1)
     given = np.zeros_like(counts)
     out, free = np.zeros(len(marks), bool), np.ones(len(marks), bool)
-    while free.any():
-        left = marks[free].sum(0)
+    left = counts.copy()  # of each label, the undecided samples
+    while left.any():
         label = np.where(left > 0, left, len(marks) + 1).argmin()
         for sample in random.permutation(np.flatnonzero(free & marks[:, label])):
             if given[label] < quotas[label] and (given + marks[sample] < counts)[marks[sample]].all():
                 out[sample] = True
                 given += marks[sample]
             free[sample] = False
+            left -= marks[sample]
     return out
