@@ -104,6 +104,21 @@ def test_a_label_that_val_lacks_is_only_wrong_where_each_image_has_one(tmp_path)
     assert run(tmp_path, many)["class_counts"]["val"] == [1, 0]
 
 
+def test_one_label_an_image_can_be_asked_to_be_multi_label(tmp_path):
+    files = below("train", IMAGES) | below("val", {"0.png": png()})
+    rows = zipped(tmp_path / "rows.zip", files | {"labels.csv": table([*ONE, "cat"], files)})
+    folders = {f"train/{label}/{name}": IMAGES[name] for name, label in zip(IMAGES, ONE, strict=True)}
+    tidy = zipped(tmp_path / "tidy.zip", folders | {"val/cat/0.png": png()})
+    for source in (rows, tidy):
+        result = run(tmp_path, source, multi_label=True)
+        assert result["task"] == "multi-label"
+        assert result["class_counts"] == {"train": [4, 4], "val": [1, 0]}
+        labels = load(tmp_path / "prepared").split("train").labels
+        assert (labels.dtype, labels.sum(1).tolist()) == (np.uint8, [1] * 8)
+    (tmp_path / "one").mkdir()
+    refused(tmp_path / "one", tidy, "val has no images of the classes dog")
+
+
 def test_broken_images_leave_and_a_label_lost_with_them_is_named(tmp_path):
     broken = IMAGES | {"1.png": b"broken"}
     result = run(tmp_path, packed(tmp_path, {"labels.csv": table(MANY)}, **broken))

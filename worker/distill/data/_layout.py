@@ -75,13 +75,13 @@ def find_images(source: Container) -> list[Entry]:
     return images
 
 
-def read_layout(source: Container, images: list[Entry]) -> Layout:
+def read_layout(source: Container, images: list[Entry], task: Task = "single-label") -> Layout:
     """Find classes and splits by folder names. SpecError names what is wrong."""
     depth = _wrapping(source.entries, images)
     named = [(entry, entry.parts[depth:]) for entry in source.entries if len(entry.parts) > depth]
     folders = _split_folders(source, {parts[0] for _, parts in named if len(parts) > 1})
     classes = _classes(source, named, folders)
-    layout = Layout(classes, {split: [] for split in SPLITS}, foreign(source.entries))
+    layout = Layout(classes, {split: [] for split in SPLITS}, foreign(source.entries), task=task)
     _assign(layout, images, depth, folders)
     _check_classes(source, layout, named, folders)
     layout.warnings += source.warnings + lookalikes(classes)
@@ -182,7 +182,9 @@ def refuse_unknown(source: Container, classes: list[str], per_split: dict[str, s
 
 
 def refuse_incomplete(source: Container, layout: Layout) -> None:
-    """SpecError when val or test has images, but not of every class."""
+    """SpecError when val or test has images, but not of every class; in multi-label data one may be rare."""
+    if layout.task == "multi-label":
+        return
     for split in ("val", "test"):
         missing = _without(layout, layout.splits[split])
         if missing and layout.splits[split]:

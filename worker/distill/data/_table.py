@@ -24,7 +24,7 @@ from worker.distill.data._layout import (
     refuse_incomplete,
     refuse_unknown,
 )
-from worker.distill.data.prepared import SPLITS, Skipped
+from worker.distill.data.prepared import SPLITS, Skipped, Task
 
 TABLE = "labels.csv"
 HEADER = ["file", "labels"]
@@ -45,8 +45,11 @@ def has_table(source: Container, images: list[Entry]) -> bool:
     return bool(_tables(source, images)[0])
 
 
-def read_table(source: Container, images: list[Entry]) -> Layout:
-    """Labels and splits by the tables' rows. SpecError names table, line and what is wrong."""
+def read_table(source: Container, images: list[Entry], task: Task = "single-label") -> Layout:
+    """Labels and splits by the tables' rows. SpecError names table, line and what is wrong.
+
+    Whatever `task` says, it is multi-label when an image has several labels or none.
+    """
     tables, depth = _tables(source, images)
     prefixes = _prefixes(source, tables, depth)
     known = {_normal("/".join(e.parts[depth:])): e for e in images}
@@ -58,7 +61,10 @@ def read_table(source: Container, images: list[Entry]) -> Layout:
                 problem = f"{where}: {row.entry.name} has a row already ({earlier.where})."
                 raise source.refuse(problem, "Give every image one row, with all of its labels.")
             found[row.entry.parts] = row
-    return _layout(source, images, list(found.values()), tables)
+    rows = list(found.values())
+    if any(len(row.labels) != 1 for row in rows):
+        task = "multi-label"
+    return _layout(source, images, rows, tables, task)
 
 
 # ---- finding and reading -----------------------------------------------------------------------------
@@ -135,7 +141,9 @@ def _normal(path: str) -> str:
 # ---- what it comes to ----------------------------------------------------------------------------------
 
 
-def _layout(source: Container, images: list[Entry], rows: list[Row], tables: list[Entry]) -> Layout:
+def _layout(
+    source: Container, images: list[Entry], rows: list[Row], tables: list[Entry], task: Task
+) -> Layout:
     splits = _splits(source, rows)
     per_split: dict[str, set[str]] = {}
     for row in rows:
@@ -144,15 +152,12 @@ def _layout(source: Container, images: list[Entry], rows: list[Row], tables: lis
         raise source.refuse(f"{tables[0].name}: no line of a training image names a label.", FORM)
     classes = names_of(source, per_split["train"], "label")
     refuse_unknown(source, classes, per_split)
-    single = all(len(row.labels) == 1 for row in rows)
-    layout = Layout(classes, {split: [] for split in SPLITS}, foreign(source.entries, tables))
-    layout.task = "single-label" if single else "multi-label"
+    layout = Layout(classes, {split: [] for split in SPLITS}, foreign(source.entries, tables), task=task)
     number = {name: label for label, name in enumerate(classes)}
     for row in sorted(rows, key=lambda r: r.entry.parts):
         marks = tuple(sorted(number[name] for name in row.labels))
         layout.splits[splits[row.where]].append(Item(row.entry, marks))
-    if single:
-        refuse_incomplete(source, layout)
+    refuse_incomplete(source, layout)
     listed = {row.entry.parts for row in rows}
     layout.skipped += [
         Skipped(name=e.name, reason=f"has no row in {TABLE}") for e in images if e.parts not in listed

@@ -62,6 +62,12 @@ class Options(Strict):
         title="Mirroring",
         description="A mirrored image still shows its class. Switch off for text, digits or traffic signs.",
     )
+    multi_label: bool = Field(
+        False,
+        title="Multi-label",
+        description="Classes do not exclude each other, although every image here has just one. "
+        "A table with several labels an image, or none, is multi-label anyway.",
+    )
 
 
 def prepare(options: Options, source: str | None, output: Path, report: Reporter) -> Meta:
@@ -78,7 +84,8 @@ def _prepare(options: Options, source: str, output: Path, report: Reporter) -> M
     report(Phase(name="data", detail="checking the archive"))
     with open_source(source) as container:
         images = find_images(container)
-        layout = (read_table if has_table(container, images) else read_layout)(container, images)
+        read = read_table if has_table(container, images) else read_layout
+        layout = read(container, images, "multi-label" if options.multi_label else "single-label")
         report(Phase(name="data", detail="checking the images"))
         headers = _inspect(container, layout, report)
         _hold_out(layout, options.validation_share)
