@@ -124,9 +124,10 @@ def test_the_page_says_in_words_what_is_done():
 # ---- strong views and mixtures --------------------------------------------------------------------
 
 
-def shaped(channels):
-    small = {"channels": channels, "height": 12, "mean": [0.4] * channels, "std": [0.2] * channels}
-    return meta(padding=2, flip=True).model_copy(update=small)
+def shaped(channels, height=12, width=16, padding=2):
+    size = {"channels": channels, "height": height, "width": width}
+    size |= {"mean": [0.4] * channels, "std": [0.2] * channels}
+    return meta(padding=padding, flip=True).model_copy(update=size)
 
 
 def pictures(number, *shape):
@@ -158,6 +159,17 @@ def test_a_strong_view_stays_within_the_pictures_range():
     assert ((light - 0.5).abs() < 1e-5).flatten(1).sum(1).ge(3 * 4).all()  # the grey box is in each
 
 
+@pytest.mark.parametrize("channels", [1, 2, 5])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (7, 40), (33, 32)])
+def test_a_strong_view_of_any_size_does_not_depend_on_its_batch(channels, height, width):
+    augment = Augment(shaped(channels, height, width, padding=0))
+    images, index = pictures(9, channels, height, width), torch.arange(9)
+    whole = augment.strong(images, index, seed=1, view=2)
+    assert torch.isfinite(whole).all()
+    alone = [augment.strong(images[k : k + 1], index[k : k + 1], seed=1, view=2) for k in range(9)]
+    torch.testing.assert_close(torch.cat(alone), whole, rtol=0, atol=1e-5)
+
+
 def mixed(**alphas):
     inputs = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 1, 6, 6).contiguous()
     return inputs, *mix(inputs, torch.arange(8), seed=1, view=2, **alphas)
@@ -176,6 +188,15 @@ def test_cutmix_pastes_a_box_whose_area_is_the_partners_share():
     moved = partner != torch.arange(8)
     torch.testing.assert_close(own[moved], share[moved])
     assert ((out == inputs) | (out == inputs[partner])).all()
+
+
+def test_where_both_are_asked_for_each_comes_about_half_the_time():
+    inputs = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 1, 16, 16).contiguous()
+    pasted = 0
+    for view in range(200):
+        out, partner, _ = mix(inputs, torch.arange(8), seed=0, view=view, mixup=1.0, cutmix=1.0)
+        pasted += ((out == inputs) | (out == inputs[partner])).all().item()
+    assert 70 < pasted < 130
 
 
 def test_a_mixture_is_drawn_anew_for_each_view_and_never_twice_for_one():
