@@ -1,11 +1,15 @@
 """The weighted sum: its value, its names, its complaints."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from worker.distill import methods, objective, spec
+from worker.distill.assemble import class_weights
 from worker.distill.methods import kd
 from worker.distill.objective import Target
 from worker.distill.spec import SpecError
@@ -164,3 +168,20 @@ def test_methods_without_a_form_for_the_task_or_the_teachers_classes_are_refused
 
     assert "multi-label" in refused("dkd", task="multi-label")
     assert "7 classes" in refused("kd", teacher_classes=7)
+
+
+def test_rare_classes_weigh_more_and_samples_one_on_average():
+    labels = np.array([0] * 6 + [1] * 2 + [3])  # there is no class 2
+    about = SimpleNamespace(task="single-label", classes=["a", "b", "c", "d"])
+    data = SimpleNamespace(meta=about, split=lambda name: SimpleNamespace(labels=labels))
+    weights = class_weights(data, torch.device("cpu"))
+    torch.testing.assert_close(weights, torch.tensor([0.5, 1.5, 1.0, 3.0]))
+    assert weights[labels].mean() == 1
+
+
+def test_class_weights_smoothing_and_mixing_come_to_the_same_where_nothing_is_mixed_in():
+    at, weights = step(), torch.tensor([0.5, 1.5, 1.25])
+    loss = objective.build(spec.Objective(label_smoothing=0.1), None, class_weights=weights)
+    alone = loss.task_loss(at.student_logits, Target(at.labels))
+    mixed = loss.task_loss(at.student_logits, Target(at.labels, at.labels.roll(1), torch.ones(5)))
+    torch.testing.assert_close(mixed * 5 / weights[at.labels].sum(), alone)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -115,12 +115,7 @@ def assemble(spec: RunSpec, device: torch.device, report: Reporter, group: Group
     weights = class_weights(data, device) if spec.objective.class_weights == "balanced" else None
     loss = objective.build(spec.objective, pair, data.meta.task, weights).to(device)
     _views_are_whole(loss, training)
-    trunk, student = student, _placed(_grafted(loss, student), device)
-    if group.size > 1:
-        share_batch_norm(student)  # puts other modules in place, so before any is frozen
-    frozen = freeze(trunk, spec.student.frozen_stages, data.meta)
-    if training.batch_size == group.size == 1:
-        _one_is_a_batch(trunk, frozen, data.meta)
+    student, frozen = _to_train(spec, student, loss, data.meta, device, group)
     run = Run(
         spec=spec,
         device=device,
@@ -165,19 +160,63 @@ def _one_is_a_batch(student: nn.Module, frozen: list[nn.Module], meta: prepared.
             raise SpecError("training.batch_size", 1, problem, "Make it 2 or more.")
 
 
+def _to_train(
+    spec: RunSpec,
+    trunk: nn.Module,
+    loss: objective.WeightedSum,
+    meta: prepared.Meta,
+    device: torch.device,
+    group: Group,
+) -> tuple[nn.Module, list[nn.Module]]:
+    """The network that the run trains, and its parts that keep their weights and statistics."""
+    student = _placed(_grafted(loss, trunk), device)
+    if group.size > 1:
+        share_batch_norm(student)  # puts other modules in place, so before any is frozen
+    frozen = freeze(trunk, spec.student.frozen_stages, meta)
+    if spec.training.batch_size == group.size == 1:
+        _one_is_a_batch(trunk, frozen, meta)
+    return student, frozen
+
+
 def _grafted(loss: objective.WeightedSum, student: nn.Module) -> nn.Module:
     """The network to train: the student, or what one of the methods makes of it."""
     for term in loss.terms:
         grown = term.method.graft(student)
-        if grown is student:
-            continue
-        for k, other in enumerate(loss.terms):
-            if other is not term and (other.method.student_paths or other.method.student_vectors):
-                problem = f"it looks at layers of the student, which {term.name} rebuilds."
-                fix = f"Combine {term.name} with methods on logits only, or leave it out."
-                raise SpecError(f"objective.terms[{k}].method", other.name, problem, fix)
-        return grown
+        if grown is not student:
+            _follow(loss, term, student, grown)
+            return grown
     return student
+
+
+def _follow(
+    loss: objective.WeightedSum, rebuilder: objective.Weighted, student: nn.Module, grown: nn.Module
+) -> None:
+    """The other terms look at their layers where the rebuilt network has them. SpecError if it has not."""
+    assert loss.pair is not None
+    before, loss.pair = loss.pair, replace(loss.pair, student=grown)
+    place = next(path for path, module in grown.named_modules() if module is student)
+    for k, other in enumerate(loss.terms):
+        if other is rebuilder:
+            continue
+        field = f"objective.terms[{k}].method"
+        if type(other.method).graft is not methods.Method.graft:
+            problem = f"it rebuilds the student, which {rebuilder.name} does already."
+            raise SpecError(field, other.name, problem, "Keep one of them.")
+        for name in ("student_paths", "student_vectors"):
+            paths = getattr(other.method, name)
+            for path in paths:
+                if not _is_kept(before, path, loss.pair, f"{place}.{path}"):
+                    problem = f"it looks at the student's layer {path}, which {rebuilder.name} takes out."
+                    raise SpecError(field, other.name, problem, "Name a layer before it.")
+            setattr(other.method, name, tuple(f"{place}.{path}" for path in paths))
+
+
+def _is_kept(before: methods.Pair, path: str, after: methods.Pair, moved: str) -> bool:
+    try:
+        old, new = before.layer("student", path), after.layer("student", moved)
+    except SpecError:
+        return False
+    return (old.kind, old.shape) == (new.kind, new.shape)
 
 
 def _views_are_whole(loss: objective.WeightedSum, training: Training) -> None:
@@ -259,20 +298,20 @@ def _pair(
 
 
 def class_weights(data: prepared.Prepared, device: torch.device) -> Tensor:
-    """(C,) single-label: N / (C · N_c), mean 1 over the samples. Multi-label: negatives ÷ positives.
+    """(C,) single-label: N / (C · N_c), of mean 1 over the samples. Multi-label: negatives ÷ positives.
 
-    A class without samples weighs 1: there is nothing of it to weigh.
+    A class without samples is not counted in C and weighs 1: there is nothing of it to weigh.
     """
     labels = np.asarray(data.split("train").labels)
     if data.meta.task == "multi-label":
         positive = labels.sum(0, dtype=np.int64)
         weights = np.where(positive > 0, (len(labels) - positive) / np.maximum(positive, 1), 1.0)
-        weights = np.clip(
-            weights, 1e-2, 1e2
-        )  # a label of every image, or of one, must not be all that counts
+        # A label of every image, or of one, must not be all that counts.
+        weights = np.clip(weights, 1e-2, 1e2)
     else:
         counts = np.bincount(labels, minlength=len(data.meta.classes))
-        weights = np.where(counts > 0, len(labels) / (len(counts) * np.maximum(counts, 1)), 1.0)
+        seen = np.count_nonzero(counts)
+        weights = np.where(counts > 0, len(labels) / (seen * np.maximum(counts, 1)), 1.0)
     return torch.tensor(weights, dtype=torch.float32, device=device)
 
 

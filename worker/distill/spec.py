@@ -71,10 +71,9 @@ class Objective(Strict):
 
 
 Optimizer = Literal[
-    "sgd", "adam", "adamw",
+    "sgd", "adam", "adamw",  # torch's; the others are timm's, by its names
     "adafactor", "adan", "lamb", "lars", "lion", "madgradw", "nadamw", "radam", "rmsproptf",
 ]  # fmt: skip
-BUILT_IN = ("sgd", "adam", "adamw")  # torch's; the others are timm's, by its names
 
 
 class Training(Strict):

@@ -22,7 +22,6 @@ MAX_DEPTH, MAX_NAME = 8, 1024
 FIX = "Make a new archive of the plain image folders and upload that."
 JUNK = {"__macosx", "thumbs.db", "desktop.ini"}
 NESTED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".jar", ".lzma")
-INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format, unpaired halves, separators
 
 
 @dataclass(frozen=True)
