@@ -38,8 +38,8 @@ def loss(
     value = torch.zeros_like(unsure[0])
     for t in temperatures:
         value = value + kd_loss(*weak, temperature=t, mask=unsure) + kd_loss(*strong, temperature=t)
-        value = value + bc_loss(*weak, temperature=t, mask=unsure)
-        value = value + cc_loss(*weak, temperature=t, mask=rare)
+        p_s, p_t = _softened(*weak, t)  # once for samples and classes
+        value = value + _relations(p_s, p_t, unsure) + _relations(p_s.T, p_t.T, rare)
     return value
 
 
@@ -68,7 +68,7 @@ def bc_loss(
 ) -> Tensor:
     """Batch: Σ_b m_b ‖(P_t P_tᵀ − P_s P_sᵀ)_b‖² / B, P = softmax(z/T), equations 5 and 6."""
     p_s, p_t = _softened(student_logits, teacher_logits, temperature)
-    return _rows(p_t @ p_t.T - p_s @ p_s.T, mask)
+    return _relations(p_s, p_t, mask)
 
 
 def cc_loss(
@@ -76,7 +76,7 @@ def cc_loss(
 ) -> Tensor:
     """Classes: Σ_c m_c ‖(P_tᵀ P_t − P_sᵀ P_s)_c‖² / C, P = softmax(z/T), equations 7 and 8."""
     p_s, p_t = _softened(student_logits, teacher_logits, temperature)
-    return _rows(p_t.T @ p_t - p_s.T @ p_s, mask)
+    return _relations(p_s.T, p_t.T, mask)
 
 
 def _softened(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> list[Tensor]:
@@ -84,9 +84,9 @@ def _softened(student_logits: Tensor, teacher_logits: Tensor, temperature: float
     return [torch.softmax(z / temperature, 1) for z in tame(student_logits, teacher_logits)]
 
 
-def _rows(difference: Tensor, mask: Tensor | None) -> Tensor:
-    """Σ over (masked) rows of their squares, divided by the number of rows: (N, N) → ()."""
-    each = (difference**2).sum(1)
+def _relations(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
+    """Σ over the (masked) rows of ‖(T Tᵀ − S Sᵀ)_n‖², divided by the number of rows: (N, D), (N, D) → ()."""
+    each = ((teacher @ teacher.T - student @ student.T) ** 2).sum(1)
     return (each if mask is None else each * mask).mean()
 
 
