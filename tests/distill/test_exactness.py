@@ -97,3 +97,16 @@ def test_a_balanced_weight_goes_on_where_it_was(spec, every_step):
     trainer.train(stopped, events.append)
     assert identical(weights(undisturbed), weights(stopped))
     assert [value for _, value in series(events, "weight/fitnet")] == pytest.approx(drawn)
+
+
+@pytest.mark.parametrize("key", ["ft", "simkd"])
+def test_a_finished_run_is_concluded_again_and_nothing_else(spec, key):
+    """It may have ended early, with the best of its averaged weights kept."""
+    run = spec("run", objective(key), epochs=9, early_stop=1, ema_decay=0.9, learning_rate=1e-6)
+    first = trainer.train(run, lambda event: None)
+    exported, events = weights(run), []
+    again = trainer.train(run, events.append)
+    assert series(events, "loss/total") == []
+    assert identical(weights(run), exported)
+    assert again["student"]["loss"] == first["student"]["loss"]
+    assert again["steps"] == first["steps"]

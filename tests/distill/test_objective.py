@@ -1,5 +1,6 @@
 """The weighted sum: its value, its names, its complaints."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -156,6 +157,16 @@ def test_a_balanced_term_weighs_as_much_as_the_task():
     torch.testing.assert_close(weighed, 0.5 * values.raw["ce"])
     values.total.backward()  # the balance itself is no way to lower the loss
     assert not values.weights["kd"].requires_grad
+
+
+def test_a_balanced_term_that_begins_with_nothing_is_measured_from_its_first_value_on():
+    loss = build([{"method": "kd", "weight": 0.5, "schedule": {"balance": True}}])
+    equal, at = step(), step()
+    equal = replace(equal, teacher_logits=equal.student_logits.detach())
+    assert loss(equal, Target(equal.labels)).weights["kd"] == 0.5
+    values = loss(at, Target(at.labels))
+    weighed = values.weights["kd"] * values.raw["kd"]
+    torch.testing.assert_close(weighed, 0.5 * values.raw["ce"])
 
 
 def test_methods_without_a_form_for_the_task_or_the_teachers_classes_are_refused():

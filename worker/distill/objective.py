@@ -79,8 +79,8 @@ class WeightedSum(nn.Module):
         self.main = [term for term in terms if not term.method.prelude_only]
         self.parts = nn.ModuleDict({term.name: term.method for term in terms})
         self.register_buffer("class_weights", class_weights, persistent=False)
-        # |task|, |term 1|, …: moving means, for the weights that keep a balance; negative: not seen yet
-        self.register_buffer("sizes", torch.full((1 + len(self.main),), -1.0))
+        # |task|, |term 1|, …: moving means, for the weights that keep a balance; 0: not seen yet
+        self.register_buffer("sizes", torch.zeros(1 + len(self.main)))
 
     @property
     def prelude_epochs(self) -> int:
@@ -165,21 +165,23 @@ class WeightedSum(nn.Module):
     def _weights(self, step: Step, raw: dict[str, Tensor]) -> dict[str, Tensor | float]:
         """Each weight at this step; a balanced one follows the moving sizes of term and task loss."""
         weights: dict[str, Tensor | float] = {self.task_name: self.task_weight}
-        if balanced := any(term.schedule.balance for term in self.main):
+        if any(term.schedule.balance for term in self.main):
             self._follow(raw)
         for i, term in enumerate(self.main, start=1):
             weight = term.weight * factor(term.schedule, step.epoch, step.epochs)
-            if balanced and term.schedule.balance:
-                weights[term.name] = weight * (self.sizes[0] / self.sizes[i].clamp_min(1e-12))
-            else:
-                weights[term.name] = weight
+            weights[term.name] = weight * self._ratio(i) if term.schedule.balance else weight
         return weights
+
+    def _ratio(self, i: int) -> Tensor:
+        """Size of the task loss ÷ size of the i-th term; 1 while that is 0, in its warm-up say."""
+        size = self.sizes[i]
+        return torch.where(size > 0, self.sizes[0] / size.clamp_min(1e-12), 1.0)
 
     @torch.no_grad()
     def _follow(self, raw: dict[str, Tensor]) -> None:
         now = torch.stack([value.detach().float().abs() for value in raw.values()])
         moved = BALANCE_MOMENTUM * self.sizes + (1 - BALANCE_MOMENTUM) * now
-        self.sizes.copy_(torch.where(self.sizes < 0, now, moved))
+        self.sizes.copy_(torch.where(self.sizes > 0, moved, now))
 
     def _dials(self, step: Step) -> dict[str, Tensor | float]:
         return {
