@@ -91,6 +91,12 @@ def test_the_page_shows_balance_samples_warnings_and_what_was_left_out(client: C
     assert "<b>cat" not in page
 
 
+def test_the_page_says_that_an_image_has_several_labels(client: Client) -> None:
+    many = a_dataset("cells", info=INFO | {"task": "multi-label"})
+    page = client.get(reverse("dataset_detail", args=[many.pk])).content.decode()
+    assert "an image has several or none" in page
+
+
 def test_the_page_of_a_bare_dataset_works_too(client: Client) -> None:
     assert client.get(reverse("dataset_detail", args=[a_dataset(classes=[]).pk])).status_code == 200
 
