@@ -92,7 +92,7 @@ def test_the_page_shows_balance_samples_warnings_and_what_was_left_out(client: C
 
 
 def test_the_page_says_that_an_image_has_several_labels(client: Client) -> None:
-    many = a_dataset("cells", info=INFO | {"task": "multi-label"})
+    many = a_dataset("cells", classes=["cat", "dog"], info=INFO | {"task": "multi-label"})
     page = client.get(reverse("dataset_detail", args=[many.pk])).content.decode()
     assert "an image has several or none" in page
 
