@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from tests.distill.runs import series
+from tests.distill.runs import reached, series
 from worker.distill import trainer
 from worker.distill.errors import Diverged
-from worker.distill.methods import fitnet
+from worker.distill.events import Checkpoint
+from worker.distill.methods import ab, fitnet
 from worker.distill.spec import ModelRef, Objective, Schedule, SpecError, Term
 
 
@@ -47,6 +48,32 @@ def test_a_stop_that_finds_the_run_diverged_keeps_the_last_good_checkpoint(spec,
     with pytest.raises(Diverged, match="last good checkpoint is of step 6") as diverged:
         trainer.train(spec(), lambda event: None, lambda: next(asked) >= 12)
     assert diverged.value.term == "loss/fitnet"
+
+
+class Broken(torch.autograd.Function):
+    """x with a gradient that is not a number."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * float("nan")
+
+
+@pytest.mark.parametrize("at", [4, 6])
+def test_weights_that_are_no_numbers_are_in_no_checkpoint(spec, every_step, monkeypatch, at):
+    """Broken by the last step before a stop, or by the first stage's very last."""
+    good = ab.Method.prelude
+    bad = lambda self, step: (Broken.apply if step.number + 1 == at else torch.clone)(good(self, step))  # noqa: E731
+    monkeypatch.setattr(ab.Method, "prelude", bad)
+    prepared = Objective(terms=[Term(method="ab", params={"prelude_epochs": 1})])
+    events = []
+    with pytest.raises(Diverged, match="weights became nan at step") as diverged:
+        trainer.train(spec(objective=prepared), events.append, lambda: reached(events, 4) and at == 4)
+    assert diverged.value.step == at
+    assert not any(isinstance(event, Checkpoint) for event in events)
 
 
 def test_gradients_that_overflow_in_half_precision_are_no_divergence(spec, monkeypatch):

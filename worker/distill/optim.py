@@ -87,6 +87,11 @@ def clip(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     return nn.utils.clip_grad_norm_(parameters, max_norm)
 
 
+def largest(parameters: Iterable[Tensor]) -> float:
+    """The largest absolute value of all; NaN where one is."""
+    return float(torch.stack([p.detach().float().abs().max() for p in parameters]).max())
+
+
 class Ema:
     """w̄ ← d·w̄ + (1−d)·w after each step, d = min(decay, (1+n)/(10+n)): early averages follow faster.
 

@@ -31,7 +31,7 @@ from worker.distill.layers import Tap
 from worker.distill.lessons import Lessons
 from worker.distill.meter import Meter
 from worker.distill.objective import Target, Values, Wanted
-from worker.distill.runtime import describe_device, pick_device
+from worker.distill.runtime import describe_device, is_out_of_memory, pick_device
 from worker.distill.spec import RunSpec, SpecError
 
 CHECKPOINT_EVERY = 2.0  # seconds at least between epoch-end checkpoints; a short epoch is soon redone
@@ -78,10 +78,10 @@ class Part:
 def fit(run: Run, lessons: Lessons, report: Reporter, should_stop: Callable[[], bool]) -> None:
     """Train to the end of the last stage. On a stop: a checkpoint of this very step, then StopRequested."""
     # fp16 finds the scale of its gradients by trying: a step whose gradients overflow is left out.
-    overflowing = ["gradient norm"] if run.scaler.is_enabled() else []
-    meter = Meter(report, total_steps=run.epochs * run.steps, epochs=run.epochs, overflowing=overflowing)
+    tried = ["gradient norm"] if run.scaler.is_enabled() else []
+    meter = Meter(report, total_steps=run.epochs * run.steps, epochs=run.epochs, overflowing=tried)
     for stage in run.stages:
-        if run.epoch >= stage.start + stage.epochs or finished(run):
+        if over(run, stage):
             continue
         if stage.start and run.step == stage.start * run.steps:
             # The main part starts afresh: its momentum is not the first stage's.
@@ -185,11 +185,11 @@ def one_step(run: Run, part: Part, lessons: Lessons, group: list[Batch]) -> dict
         values, extra = objective_of(run, part, lessons, batch)
         run.scaler.scale(values.total / len(group)).backward()  # type: ignore[no-untyped-call]
         seen.append(reported(values, extra))
-    rate = rate_of(run, part.stage, run.step)
-    for settings in run.optimizer.param_groups:
+    rate, groups = rate_of(run, part.stage, run.step), run.optimizer.param_groups
+    for settings in groups:
         settings["lr"] = rate
     measured = mean_of(seen) | {"lr": rate}
-    parameters = [p for settings in run.optimizer.param_groups for p in settings["params"]]
+    parameters = [p for settings in groups for p in settings["params"]]
     run.group.average(parameters)
     if run.spec.training.clip_norm is not None:
         run.scaler.unscale_(run.optimizer)
@@ -326,8 +326,8 @@ def validate(run: Run, meter: Meter, report: Reporter, should_stop: Callable[[],
         raise Diverged("val/loss", scores.loss, run.step, rate_of(run, run.stages[-1], run.step - 1))
     report(Log(text=f"Epoch {run.epoch + 1}/{run.epochs}: validation {scores.words()}."))
     if finished(run):
-        text = f"Stopped early: {run.spec.training.early_stop} epochs without a better validation."
-        report(Log(text=text))
+        patience = run.spec.training.early_stop
+        report(Log(text=f"Stopped early: {patience} epochs without a better validation."))
 
 
 # --- checkpoints
@@ -342,7 +342,10 @@ def identity(run: Run) -> dict[str, Any]:
 
 
 def save(run: Run, lessons: Lessons, report: Reporter) -> None:
-    """Everything the rest of the run depends on. Its position is (epoch, batch)."""
+    """Everything the rest of the run depends on. Its position is (epoch, batch). Raises Diverged."""
+    size = optim.largest(run.student.parameters())
+    if not math.isfinite(size):  # a loss can be finite while its gradient is not
+        raise Diverged("weights", size, run.step, run.optimizer.param_groups[0]["lr"])
     run.saved = run.step
     if not run.group.leads:
         return
@@ -384,15 +387,9 @@ def resume(run: Run, lessons: Lessons, report: Reporter) -> None:
         run.ema.load_state_dict(state["ema"])
     if run.early_stop is not None:
         run.early_stop.load_state_dict(state["early_stop"])
-        run.best = {name: tensor.to(run.device) for name, tensor in state["best"].items()}
+    run.best = {name: tensor.to(run.device) for name, tensor in state["best"].items()}
     lessons.resume(state["cached"])
     torch.set_rng_state(state["rng"])
     if state["rng_cuda"] is not None and run.device.type == "cuda":
         torch.cuda.set_rng_state(state["rng_cuda"], run.device)
     report(Log(text=f"Resumed at step {run.step}."))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Devices say it with a type; the CPU's allocator only in words."""
-    words = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(w in str(error) for w in words)
