@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worker.distill import models
-from worker.distill.layers import Tap, trace
+from worker.distill.layers import Tap, before_activation, trace
 from worker.distill.pairing import Layer, propose_pair, stages
 from worker.distill.spec import SpecError
 
@@ -274,3 +274,84 @@ def test_a_layer_that_does_not_run_is_named() -> None:
         model(torch.zeros(1, 1, 8, 8))
         with pytest.raises(SpecError, match="spare"):
             _ = tap.outputs
+
+
+# ---- before activations
+
+
+def traced(model: nn.Module, channels: int, size: int) -> dict[str, Layer]:
+    return {layer.path: layer for layer in trace(model, channels, size)}
+
+
+@pytest.mark.parametrize(
+    ("key", "layer", "activation"),
+    [
+        ("resnet8", "layer2", "layer2.0.relu"),
+        ("vgg8", "block1", "block1.2"),
+        ("shufflenetv1", "layer2", "layer2.7.relu"),
+        ("mobilenetv2-half", "conv2", "conv2.2"),
+    ],
+)
+def test_a_layer_knows_the_activation_it_ends_with(key: str, layer: str, activation: str) -> None:
+    model = models.build(key, num_classes=4, in_channels=3, image_size=16).eval()
+    found = traced(model, 3, 16)[layer]
+    assert found.activation == activation
+    before = before_activation(found)
+    assert (before.path, before.shape) == (f"{activation}:input", found.shape)
+    assert before_activation(before) == before
+    with Tap(model, [layer, before.path]) as tap, torch.no_grad():
+        model(torch.randn(2, 3, 16, 16))
+        assert torch.equal(F.relu(tap.outputs[before.path]), tap.outputs[layer])
+        assert (tap.outputs[before.path] < 0).any()
+
+
+@pytest.mark.parametrize(
+    ("key", "layer"),
+    [("wrn-16-2", "block2"), ("mobilenetv2-half", "blocks.2"), ("shufflenetv2", "layer2"), ("resnet8", "fc")],
+)
+def test_a_layer_that_ends_without_an_activation_is_taken_as_it_is(key: str, layer: str) -> None:
+    found = next(other for other in layers_of(key) if other.path == layer)
+    assert found.activation == ""
+    assert before_activation(found) == found
+
+
+def test_an_activation_that_follows_a_layer_in_place_is_not_the_layers_own() -> None:
+    found = traced(nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(inplace=True)), 1, 4)
+    assert {path: layer.activation for path, layer in found.items()} == {"0": "", "1": "1"}
+
+
+def test_an_activation_in_place_spoils_nothing_before_it() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(nn.BatchNorm2d(2), nn.ReLU(inplace=True)))
+    layer = traced(model, 1, 4)["1"]
+    assert layer.activation == "1.1"
+    with Tap(model, ["1.1:input"]) as tap:
+        for _ in range(2):  # the second time, the tap knows whether a copy is needed
+            model(torch.randn(2, 1, 4, 4))
+            assert (tap.outputs["1.1:input"] < 0).any()
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_one_activation_that_a_block_uses_twice_counts_where_it_was_used_last(inference: bool) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.relu = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1), nn.ReLU(inplace=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.relu(self.second(self.relu(self.first(x))) + x)
+            return out
+
+    model = nn.Sequential(Block(), nn.Flatten())
+    assert traced(model, 1, 4)["0"].activation == "0.relu"
+    with Tap(model, ["0.relu:input", "0"]) as tap, torch.inference_mode(inference):
+        for _ in range(2):
+            model(torch.randn(4, 1, 4, 4))
+            assert torch.equal(F.relu(tap.outputs["0.relu:input"]), tap.outputs["0"])
+            assert (tap.outputs["0.relu:input"] < 0).any()
+
+
+def test_a_path_before_a_layer_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(SpecError) as caught:
+        Tap(network("resnet8"), ["layer3.0.gelu:input"])
+    assert caught.value.value == "layer3.0.gelu:input"
+    assert "layer3.0" in caught.value.fix

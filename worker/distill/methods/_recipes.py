@@ -33,6 +33,16 @@ IMAGENET: dict[str, Any] = {
 }
 
 
+_BLOCKS = ["block1", "block2", "block3", "block4"]
+_NORMS = ["block2.layer.0.bn1", "block3.layer.0.bn1", "bn1"]  # before an activation that ends no stage
+# (teacher, student) → the layers, of both, that RepDistiller and mdistiller compare before activations
+BEFORE_ACTIVATIONS = {
+    ("vgg13", "vgg8"): _BLOCKS,
+    ("wrn-40-2", "wrn-16-2"): _NORMS,
+    ("wrn-40-2", "wrn-40-1"): _NORMS,
+}
+
+
 def repdistiller(*terms: Term, flags: str) -> tuple[Preset, Preset]:
     """RepDistiller's CIFAR-100 recipe, cross-entropy plus the terms, for every pair of its two tables."""
     objective, source = Objective(terms=list(terms)), f"RepDistiller, README and train_student.py: {flags}"
@@ -50,8 +60,7 @@ def repdistiller(*terms: Term, flags: str) -> tuple[Preset, Preset]:
 
 def repdistiller_vgg(key: str, weight: float, flags: str) -> Preset:
     """Its VGG pair for methods that sum over stages: blocks 1 to 4, of which the last two share a size."""
-    blocks = ["block1", "block2", "block3", "block4"]
-    term = Term(method=key, weight=weight, params={"student_layers": blocks, "teacher_layers": blocks})
+    term = Term(method=key, weight=weight, params={"student_layers": _BLOCKS, "teacher_layers": _BLOCKS})
     return Preset(
         title="CIFAR-100, VGG-13 → VGG-8",
         source=f"RepDistiller, README, train_student.py and models/vgg.py: {flags}",
@@ -60,3 +69,20 @@ def repdistiller_vgg(key: str, weight: float, flags: str) -> Preset:
         objective=Objective(terms=[term]),
         training=CIFAR_100,
     )
+
+
+def presets_before_activations(term: Term, source: str) -> list[Preset]:
+    """The CIFAR-100 recipe for the pairs whose layers are not the stages' own outputs."""
+    return [
+        Preset(
+            title=f"CIFAR-100, {teacher} → {student}",
+            source=source,
+            teacher=teacher,
+            student=student,
+            objective=Objective(
+                terms=[term.model_copy(update={"params": {"student_layers": at, "teacher_layers": at}})]
+            ),
+            training=CIFAR_100,
+        )
+        for (teacher, student), at in BEFORE_ACTIVATIONS.items()
+    ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from worker.distill import methods
 from worker.distill.methods._features import Connector, SeveralPairs, before_activations, wide
-from worker.distill.methods._recipes import repdistiller
+from worker.distill.methods._recipes import presets_before_activations, repdistiller
 from worker.distill.spec import Term
 
 SCALE = 3 / 1000  # RepDistiller's, on each layer's sum
@@ -41,6 +41,9 @@ def _crossed(s: Tensor, t: Tensor, margin: float) -> Tensor:
     return (off**2).sum() + (on**2).sum()
 
 
+_TERM, _FLAGS = Term(method="ab", weight=1), "-r 1 -a 0, 30 epochs first"
+
+
 class Method(methods.Method):
     title = "Activation boundaries"
     paper = "Heo, Lee, Yun, Choi: Knowledge Transfer via Distillation of Activation Boundaries (AAAI 2019)"
@@ -53,7 +56,10 @@ class Method(methods.Method):
     needs = ("features",)
     task_forms = ("single-label", "multi-label")
     prelude_only = True
-    presets = repdistiller(Term(method="ab", weight=1), flags="-r 1 -a 0, 30 epochs first")
+    presets = (
+        *repdistiller(_TERM, flags=_FLAGS),
+        *presets_before_activations(_TERM, f"RepDistiller, train_student.py and models/: {_FLAGS}"),
+    )
 
     class Params(SeveralPairs):
         margin: float = Field(

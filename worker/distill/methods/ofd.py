@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from worker.distill import methods
 from worker.distill.methods._features import Connector, SeveralPairs, before_activations, wide
-from worker.distill.methods._recipes import CIFAR_100, CIFAR_100_LIGHT, IMAGENET
+from worker.distill.methods._recipes import CIFAR_100, CIFAR_100_LIGHT, IMAGENET, presets_before_activations
 from worker.distill.pairing import Layer
 from worker.distill.spec import Objective, Preset, Term
 
@@ -48,25 +48,30 @@ def margins(norm: nn.Module, channels: int) -> Tensor:
     return torch.tensor(found)
 
 
-def last_norm(teacher: nn.Module, layer: Layer, channels: int) -> nn.Module:
-    """The batch norm whose responses the layer's activation sees: the last one of the block's main branch.
+def last_norm(pair: methods.Pair, layer: Layer, channels: int) -> nn.Module:
+    """The batch norm of the teacher whose responses the layer's activation sees.
 
-    A layer that ends without an activation has none.
+    Of several that run before it in its block, the last of the main branch; a layer that is itself a batch
+    norm; nothing (an Identity) where the layer ends without an activation, or none is found.
     """
+    modules: dict[str, nn.Module] = dict(pair.teacher.named_modules())
+    stage = layer.activation.rpartition(".")[0] if layer.activation else layer.path
+    if isinstance(modules.get(stage), nn.BatchNorm2d):
+        return modules[stage]
     if not layer.activation:
         return nn.Identity()
-    stage = layer.activation.rpartition(".")[0]
+    paths = [other.path for other in pair.teacher_layers]
     inside = [
-        (path.count("."), module)
-        for path, module in teacher.named_modules()
-        if path.startswith(f"{stage}.")
-        and isinstance(module, nn.BatchNorm2d)
-        and module.num_features == channels
+        path
+        for path in paths[: paths.index(layer.activation)]
+        if path.startswith(f"{stage}." if stage else "")
+        and isinstance(modules[path], nn.BatchNorm2d)
+        and modules[path].num_features == channels
     ]
     if not inside:
         return nn.Identity()
-    main = min(depth for depth, _ in inside)  # a shortcut's lies deeper than the block's own
-    return [module for depth, module in inside if depth == main][-1]
+    main = min(path.count(".") for path in inside)  # a shortcut's lies deeper than the block's own
+    return [modules[path] for path in inside if path.count(".") == main][-1]
 
 
 def _preset(title: str, weight: float, source: str, training: object, *pair: str) -> Preset:
@@ -102,6 +107,7 @@ class Method(methods.Method):
     presets = (
         _preset("CIFAR-100", 1e-3, _CIFAR, CIFAR_100),
         _preset("CIFAR-100, MobileNetV2 or ShuffleNet student", 1e-3, _CIFAR, CIFAR_100_LIGHT),
+        *presets_before_activations(Term(method="ofd", weight=1e-3), f"{_CIFAR}, and its models"),
         _preset(
             "ImageNet, ResNet-34 → ResNet-18",
             1e-4,
@@ -121,7 +127,7 @@ class Method(methods.Method):
         pairs = before_activations(pair, self.params)
         connectors = [Connector(pair, *layers) for layers in pairs]
         for i, ((_, teacher), connector) in enumerate(zip(pairs, connectors, strict=True)):
-            norm = last_norm(pair.teacher, teacher, connector.channels)
+            norm = last_norm(pair, teacher, connector.channels)
             self.register_buffer(f"margin{i}", margins(norm, connector.channels))
         self.connectors = nn.ModuleList(connectors)
         self.student_paths = tuple(student.path for student, _ in pairs)

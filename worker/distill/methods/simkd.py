@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worker.distill import methods
-from worker.distill.bridge import meet, pool, to_map
-from worker.distill.layers import Tap
+from worker.distill.bridge import meet, to_map, to_vector
+from worker.distill.layers import INPUT, Tap
 from worker.distill.methods._features import LastPair, last_pair, read, wide
+from worker.distill.methods._graft import Grafted
 from worker.distill.methods._norm import BatchNorm
 from worker.distill.methods._recipes import CIFAR_100, CIFAR_100_LIGHT
-from worker.distill.pairing import Layer, Layout
+from worker.distill.pairing import Layer
 from worker.distill.spec import Objective, Preset, SpecError, Term
 
 
@@ -46,56 +48,34 @@ def projector(c_in: int, c_out: int, factor: int) -> nn.Sequential:
     )
 
 
-class Grafted(nn.Module):
-    """The student SimKD makes: its trunk, the projector, global pooling, the teacher's classifier."""
-
-    def __init__(
-        self,
-        student: nn.Module,
-        layer: Layer,
-        how: Layout,
-        size: tuple[int, int],
-        transfer: nn.Module,
-        classifier: nn.Linear,
-    ) -> None:
-        super().__init__()
-        without_classifier(student)
-        self.trunk, self.transfer, self.classifier = student, transfer, classifier
-        self.path, self.how, self.size = layer.path, how, size
-        self.tap = Tap(student, [layer.path])
-
-    def forward(self, x: Tensor) -> Tensor:
-        with self.tap:
-            self.trunk(x)
-            feature = self.tap.outputs[self.path]
-        feature = self.transfer(pool(to_map(self.how, feature), self.size))  # (B, C_t, H, W)
-        logits: Tensor = self.classifier(feature.mean(dim=(2, 3)))
-        return logits
-
-
-def without_classifier(network: nn.Module) -> None:
-    """Take the last linear layer out: its answer is not asked for."""
-    linear = [path for path, module in network.named_modules() if isinstance(module, nn.Linear)]
-    if linear:
-        parent, _, name = linear[-1].rpartition(".")
-        setattr(network.get_submodule(parent), name, nn.Identity())
-
-
 def pooled_layer(pair: methods.Pair, classifier: nn.Linear) -> Layer:
-    """The teacher's map whose mean over positions its classifier sees. Found by trying: SpecError if none."""
-    spatial = [layer for layer in pair.teacher_layers if _channels(layer, pair) == classifier.in_features]
+    """The teacher's largest map whose mean over positions its classifier sees. SpecError if there is none.
+
+    Found by trying: networks pool in ways that no module tells of.
+    """
+    head = next(path for path, module in pair.teacher.named_modules() if module is classifier)
+    maps = [layer for layer in pair.teacher_layers if _channels(layer, pair) == classifier.in_features]
     device = next(pair.teacher.parameters()).device
     x = torch.randn(2, *pair.image, generator=torch.Generator().manual_seed(0)).to(device)
-    with Tap(pair.teacher, [layer.path for layer in spatial]) as tap, torch.no_grad():
+    with Tap(pair.teacher, [head, head + INPUT, *(layer.path for layer in maps)]) as tap, torch.no_grad():
         logits, outputs = pair.teacher(x), tap.outputs
-        for layer in reversed(spatial):
-            mean = to_map(read(pair, layer, "teacher_layer"), outputs[layer.path]).mean(dim=(2, 3))
-            if torch.allclose(classifier(mean), logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max())):
-                return layer
+    found = [
+        layer
+        for layer in maps
+        if _alike(to_vector(read(pair, layer, "teacher_layer"), outputs[layer.path]), outputs[head + INPUT])
+    ]
+    if found and _alike(outputs[head], logits):
+        # Behind the pooling lies a map of one pixel with the same mean, but the positions are gone there.
+        return max(reversed(found), key=lambda layer: math.prod(layer.shape))
     problem = (
         "the teacher's classifier does not see the mean of a feature map, which the student could imitate."
     )
-    raise SpecError("teacher_layer", "", problem, "Choose a convolutional teacher, or another method.")
+    fix = "Choose a teacher that classifies right behind global pooling, e.g. a ResNet, or another method."
+    raise SpecError("teacher_layer", "", problem, fix)
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
 
 
 def _channels(layer: Layer, pair: methods.Pair) -> int:
@@ -172,7 +152,7 @@ class Method(methods.Method):
         transfer = projector(ours.channels, theirs.channels, self.params.factor)
         frozen = copy.deepcopy(classifier).requires_grad_(False)
         # In a tuple: these belong to the grafted student, not to the method.
-        self.graft_parts = (student, ours, size, transfer, frozen)
+        self.graft_parts = (student, ours, size, transfer, frozen, pair.image)
         self.how = theirs
         self.student_paths, self.teacher_paths = ("transfer",), (teacher.path,)
 

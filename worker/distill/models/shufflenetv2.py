@@ -78,12 +78,13 @@ class ShuffleNetV2(nn.Module):
         self.layer1, self.layer2, self.layer3 = stages
         self.conv2 = nn.Conv2d(STAGES[-1][0], LAST_CHANNELS, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(LAST_CHANNELS)
+        self.relu = nn.ReLU()  # a module, so that the features behind it can be looked at
         self.linear = nn.Linear(LAST_CHANNELS, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))  # (B, C3, H/8, W/8)
-        x = F.relu(self.bn2(self.conv2(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
         logits: Tensor = self.linear(global_pool(x))
         return logits
 
