@@ -14,58 +14,18 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from _engine import BATCH, CLASSES, Session, ask, prepare, session
-from torch.nn import functional as F
+from _engine import Session, ask, prepare, session
+from _plain import ALPHA, TEMPERATURE, both_layouts
 
-from worker.distill import models
 from worker.distill.spec import hinton
 
 BUDGET = 1.00
-ALPHA, TEMPERATURE, RATE, DECAY = 0.9, 4.0, 0.05, 5e-4
-
-
-def network(key: str, layout: torch.memory_format) -> torch.nn.Module:
-    torch.manual_seed(0)
-    net = models.build(key, num_classes=CLASSES, in_channels=3, image_size=32)
-    placed: torch.nn.Module = net.to(memory_format=layout)  # type: ignore[call-overload]
-    return placed
-
-
-class Plain:
-    """What one would write by hand: the data as one float tensor, a permutation, KD, SGD, nothing tracked."""
-
-    def __init__(self, images: torch.Tensor, labels: torch.Tensor, layout: torch.memory_format) -> None:
-        self.images, self.labels = images.contiguous(memory_format=layout), labels
-        self.student, self.teacher = network("resnet8", layout), network("resnet20", layout).eval()
-        self.optimizer = torch.optim.SGD(
-            self.student.parameters(), RATE, momentum=0.9, nesterov=True, weight_decay=DECAY
-        )
-
-    def epoch(self, order: torch.Tensor) -> float:
-        self.student.train()
-        began = time.process_time()
-        for index in torch.split(order, BATCH):
-            x, y = self.images[index], self.labels[index]
-            zs = self.student(x)
-            with torch.no_grad():
-                zt = self.teacher(x)
-            kd = F.kl_div(
-                F.log_softmax(zs / TEMPERATURE, 1),
-                F.softmax(zt / TEMPERATURE, 1),
-                reduction="batchmean",
-            )
-            loss = (1 - ALPHA) * F.cross_entropy(zs, y) + ALPHA * TEMPERATURE**2 * kd
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-        return time.process_time() - began
 
 
 def measure(steps: int, rounds: int) -> tuple[list[float], list[float]]:
@@ -80,13 +40,7 @@ def measure(steps: int, rounds: int) -> tuple[list[float], list[float]]:
 
 
 def _in_turn(engine: Session, rounds: int) -> tuple[list[float], list[float]]:
-    resident = engine.run.batches.images
-    assert resident is not None
-    images = engine.run.augment.normalise(resident)
-    plain, last = (
-        Plain(images, engine.run.batches.labels, layout)
-        for layout in (torch.contiguous_format, torch.channels_last)
-    )
+    plain, last = both_layouts(engine)
     ratios: tuple[list[float], list[float]] = ([], [])
     for k in range(rounds + 1):
         order = engine.run.batches.order(k)
