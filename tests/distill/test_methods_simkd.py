@@ -10,7 +10,7 @@ from torch import nn
 from tests.distill.runs import identical, series, stopped_at, weights
 from worker.distill import methods, models, trainer
 from worker.distill.methods import simkd
-from worker.distill.methods._graft import behind
+from worker.distill.methods._graft import behind, without_tail
 from worker.distill.methods.simkd import Method, loss
 from worker.distill.spec import Objective, SpecError, Term
 
@@ -145,6 +145,29 @@ def test_what_the_student_has_behind_its_last_stage_costs_nothing(student, gone)
     kept = dict(grafted.trunk.named_parameters())
     assert {name.partition(".")[0] for name in before.keys() - kept.keys()} == gone
     assert all(p.grad is not None for p in kept.values())
+
+
+class Two(nn.Module):
+    """A stage, and two heads whose answers are added; `needed`: something of the first head's is read."""
+
+    def __init__(self, needed):
+        super().__init__()
+        self.stage, self.needed = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()), needed
+        self.head, self.second = nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.stage(x).mean((2, 3))
+        if self.needed:
+            x = x * self.head.weight.mean()
+        return self.head(x) + self.second(x)
+
+
+@pytest.mark.parametrize(("needed", "left"), [(False, set()), (True, {"head", "second"})])
+def test_heads_that_are_added_go_together_or_stay(needed, left):
+    student = Two(needed)
+    without_tail(student, "stage", (3, 8, 8))
+    names = {name.partition(".")[0] for name, _ in student.named_parameters()}
+    assert names == {"stage"} | left
 
 
 def test_a_module_that_serves_before_the_layer_too_stays():

@@ -45,18 +45,21 @@ class Grafted(nn.Module):
 def without_tail(network: nn.Module, path: str, image: tuple[int, int, int]) -> None:
     """Take out the modules with parameters that run only behind the layer: nobody asks for their answer.
 
-    From the last one on, each where the network still runs without it. Names of parameters before stay.
+    All at once, else from the last one on each without which the network still runs. Names before stay.
     """
-    for name in reversed(behind(network, path, image)):
-        module = network.get_submodule(name)
-        if not any(True for _ in module.parameters()):
+    tail = behind(network, path, image)[::-1]
+    for names in (tail, *([name] for name in tail)):
+        taken = {name: network.get_submodule(name) for name in names}
+        taken = {name: module for name, module in taken.items() if any(True for _ in module.parameters())}
+        if not taken:
             continue
-        parent, _, child = name.rpartition(".")
-        setattr(network.get_submodule(parent), child, nn.Identity())
+        for name in taken:
+            network.set_submodule(name, nn.Identity())
         try:
             meta_forward(network, image[0], image[1:])
-        except SpecError:  # what follows needs its shape, or more than a forward: it stays
-            setattr(network.get_submodule(parent), child, module)
+        except SpecError:  # what follows needs its shape, or more of it than a forward: it stays
+            for name, module in taken.items():
+                network.set_submodule(name, module)
 
 
 def behind(network: nn.Module, path: str, image: tuple[int, int, int]) -> list[str]:

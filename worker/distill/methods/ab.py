@@ -46,7 +46,10 @@ _TERM, _FLAGS = Term(method="ab", weight=1), "-r 1 -a 0, 30 epochs first"
 
 class Method(methods.Method):
     title = "Activation boundaries"
-    paper = "Heo, Lee, Yun, Choi: Knowledge Transfer via Distillation of Activation Boundaries (AAAI 2019)"
+    paper = (
+        "Heo, Lee, Yun, Choi: Knowledge Transfer via Distillation of Activation Boundaries Formed by Hidden "
+        "Neurons (AAAI 2019)"
+    )
     paper_url = "https://arxiv.org/abs/1811.03233"
     formula = "Σ_layers 2^(i−n+1) · Σ [ (s+m)² where t ≤ 0 and s > −m; (s−m)² where t > 0 and s ≤ m ]"
     summary = (
