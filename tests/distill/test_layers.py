@@ -76,7 +76,8 @@ def test_a_residual_network_has_a_stage_for_each_resolution() -> None:
     assert points("resnet20") == expected
     assert [path for path, _ in points("wrn-16-2")] == ["block1", "block2", "block3"]
     assert [path for path, _ in points("vgg13")] == ["block0", "block1", "block2", "block4"]
-    assert [path for path, _ in points("shufflenetv1")] == ["layer1", "layer2", "layer3"]
+    for key in ("shufflenetv1", "shufflenetv2"):
+        assert [path for path, _ in points(key)] == ["layer1", "layer2", "layer3"]
 
 
 @pytest.mark.parametrize(
