@@ -1,10 +1,13 @@
 """What a run cannot do, or only just: said in words, with nothing lost."""
 
+import errno
+
 import pytest
 import torch
 
 from tests.distill.runs import reached, series
-from worker.distill import trainer
+from worker.distill import checkpoint, trainer
+from worker.distill.__main__ import failure
 from worker.distill.errors import Diverged
 from worker.distill.events import Checkpoint
 from worker.distill.methods import ab, fitnet
@@ -48,6 +51,26 @@ def test_a_stop_that_finds_the_run_diverged_keeps_the_last_good_checkpoint(spec,
     with pytest.raises(Diverged, match="last good checkpoint is of step 6") as diverged:
         trainer.train(spec(), lambda event: None, lambda: next(asked) >= 12)
     assert diverged.value.term == "loss/fitnet"
+
+
+def test_a_disk_without_room_for_a_checkpoint_ends_the_run_at_the_one_before(spec, every_step, monkeypatch):
+    run, events, written = spec(), [], checkpoint.os.replace
+
+    def full_at_the_second(source, target):
+        if "0000000012" in target.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written(source, target)
+
+    monkeypatch.setattr(checkpoint.os, "replace", full_at_the_second)
+    with pytest.raises(OSError, match="No space") as full:
+        trainer.train(run, lambda event: None)
+    failed = failure(full.value)
+    assert "disk is full" in failed.message
+    assert "last checkpoint" in failed.fix
+    assert not failed.traceback
+    monkeypatch.undo()
+    trainer.train(run, events.append)
+    assert series(events, "loss/total")[0][0] == 7
 
 
 class Broken(torch.autograd.Function):

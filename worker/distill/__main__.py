@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -158,6 +159,9 @@ def failure(error: Exception) -> Failed:
             return Failed(
                 code="out_of_memory", message=message, field="training.batch_size", value=value, fix=error.fix
             )
+        case OSError() if error.errno == errno.ENOSPC:
+            fix = "Free space, then start the run again: it goes on from its last checkpoint."
+            return Failed(code="error", message=f"The disk is full ({error}).", fix=fix)
     text = "".join(traceback.format_exception(error))
     return Failed(code="error", message=f"{type(error).__name__}: {error}", traceback=text[-20_000:])
 
