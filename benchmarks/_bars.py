@@ -26,20 +26,23 @@ class Group:
 
 def svg(title: str, groups: list[Group], line: float) -> str:
     """The chart; a dotted line stands at the value `line`."""
-    values = [value for group in groups for _, value, _ in group.bars]
-    scale = (WIDTH - LABELS - VALUES) / max(*values, line)
-    parts, y = [], 0
+    scale = (WIDTH - LABELS - VALUES) / max(line, *(value for group in groups for _, value, _ in group.bars))
+    mark = LABELS + line * scale
+    parts: list[str] = []
+    y = 0
     for group in groups:
         parts.append(_text(0, y + 22, group.heading, "head"))
-        y += HEAD
+        top = y = y + HEAD
         for label, value, drawn in group.bars:
-            width = value * scale
+            end = LABELS + value * scale
+            words = max(end, mark) if end > mark - VALUES else end  # never across the line
             parts.append(_text(LABELS - 10, y + BAR - 3, label, "label", anchor="end"))
-            parts.append(f'<rect class="{drawn}" x="{LABELS}" y="{y}" width="{width:.1f}" height="{BAR}"/>')
-            parts.append(_text(LABELS + width + 8, y + BAR - 3, f"{value:.2f}", "value"))
+            parts.append(
+                f'<rect class="{drawn}" x="{LABELS}" y="{y}" width="{end - LABELS:.1f}" height="{BAR}"/>'
+            )
+            parts.append(_text(words + 8, y + BAR - 3, f"{value:.2f}", "value"))
             y += ROW
-    x = LABELS + line * scale
-    parts.append(f'<line class="line" x1="{x:.1f}" y1="{HEAD - 6}" x2="{x:.1f}" y2="{y}"/>')
+        parts.append(f'<line class="line" x1="{mark:.1f}" y1="{top - 4}" x2="{mark:.1f}" y2="{y - 6}"/>')
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" height="{y}" '
         f'role="img" aria-label="{escape(title, {chr(34): "&quot;"})}">'

@@ -129,13 +129,14 @@ def write(seconds: Seconds, images: int, warm: float) -> None:
     """Replace what stands between the page's two marks, and the chart."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    pinned = "told to keep its memory" if "MALLOC_TRIM_THRESHOLD_" in os.environ else "as the system has it"
-    how = (
-        f"{TEACHER} → {STUDENT_NET}, batch {BATCH}, {images} images of 32 × 32, "
-        f"{len(seconds['plain'])} rounds, on {describe_device(torch.device('cpu'))}, torch {torch.__version__}, allocator {pinned}, "
-        f"{date.today().isoformat()}. Warm cache ÷ student alone: {warm:.2f}.\n"
-    )
-    PAGE.write_text(f"{before}{BEGIN}{table(seconds, images)}\n{how}{END}{after}")
+    kept = "told to keep memory" if "MALLOC_TRIM_THRESHOLD_" in os.environ else "as the system has it"
+    how = [
+        f"{TEACHER} → {STUDENT_NET}, batch {BATCH}, {images} images of 32 × 32",
+        f"{len(seconds['plain'])} rounds, each loop in turn",
+        f"{describe_device(torch.device('cpu'))}, torch {torch.__version__}, the allocator {kept}",
+        f"{date.today().isoformat()}. Warm cache ÷ student alone: {warm:.2f}.\n",
+    ]
+    PAGE.write_text(f"{before}{BEGIN}{table(seconds, images)}\n{'; '.join(how)}{END}{after}")
     CHART.write_text(chart(seconds))
 
 
