@@ -1,5 +1,7 @@
 """One run in two processes, over gloo."""
 
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -50,6 +52,16 @@ def test_all_processes_stop_at_one_step_and_go_on_together(spec, monkeypatch):
     assert stop.value.step == 4
     trainer.train(run, events.append)
     assert [step for step, _ in series(events, "loss/total")] == list(range(1, 13))
+
+
+def test_a_stop_during_validation_leaves_nobody_waiting(spec):
+    """Only the leader is asked there: the others go on to the next epoch, where they would wait for it."""
+    run, began = spec("run", OBJECTIVE, epochs=2).model_copy(update={"processes": 2}), time.monotonic()
+    asked = iter(range(100))
+    with pytest.raises(StopRequested) as stop:
+        trainer.train(run, lambda event: None, lambda: next(asked) == 6)
+    assert stop.value.step == 6
+    assert time.monotonic() - began < 30  # the patience with followers that do not end by themselves
 
 
 def test_alone_every_operation_is_the_identity():

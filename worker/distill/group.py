@@ -244,6 +244,10 @@ def _followers(spec: RunSpec, meeting: str) -> Iterator[Callable[[RuntimeError],
 
     try:
         yield check
+    except BaseException:
+        for child in children:  # they may wait for this process, and have nothing to save
+            child.kill()
+        raise
     finally:
         for child in children:
             try:
