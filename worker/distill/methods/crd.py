@@ -84,13 +84,11 @@ def draw(kinds: Tensor, index: Tensor, k: int, most: int, generator: torch.Gener
     n, device = len(kinds), index.device
     order = torch.randperm(n, generator=generator).to(device)
     start = torch.randint(n, (len(index), 1), generator=generator).to(device)
-    order = torch.cat([order, order[: k + most]])  # round and round
-    window = start + torch.arange(k + most, device=device)  # (B, k + most): k others at least
-    other = kinds[order][window] != kinds[index][:, None]
-    place = other.cumsum(1, dtype=torch.int32) - 1
-    place = place.masked_fill(~other | (place >= k), k)  # the rest goes to a last column, which is dropped
-    out = torch.zeros(len(index), k + 1, dtype=order.dtype, device=device)
-    return out.scatter(1, place.long(), order[window])[:, :k]
+    window = order[(start + torch.arange(k + most, device=device)) % n]  # (B, k + most): k others at least
+    other = kinds[window] != kinds[index][:, None]
+    place = other.cumsum(1) - 1
+    place = torch.where(other & (place < k), place, k)  # the rest goes to a last column, which is dropped
+    return torch.zeros(len(index), k + 1, dtype=window.dtype, device=device).scatter(1, place, window)[:, :k]
 
 
 class Method(methods.Method):
