@@ -1,6 +1,6 @@
 """One run in two processes, over gloo."""
 
-import time
+import shutil
 
 import pytest
 import torch
@@ -54,14 +54,16 @@ def test_all_processes_stop_at_one_step_and_go_on_together(spec, monkeypatch):
     assert [step for step, _ in series(events, "loss/total")] == list(range(1, 13))
 
 
-def test_a_stop_during_validation_leaves_nobody_waiting(spec):
+def test_a_stop_during_validation_leaves_nobody_waiting(spec, monkeypatch):
     """Only the leader is asked there: the others go on to the next epoch, where they would wait for it."""
-    run, began = spec("run", OBJECTIVE, epochs=2).model_copy(update={"processes": 2}), time.monotonic()
+    monkeypatch.setattr(
+        "worker.distill.group.GRACE", 10_000.0
+    )  # whoever waits runs into the test's own limit
+    run = spec("run", OBJECTIVE, epochs=2).model_copy(update={"processes": 2})
     asked = iter(range(100))
     with pytest.raises(StopRequested) as stop:
         trainer.train(run, lambda event: None, lambda: next(asked) == 6)
     assert stop.value.step == 6
-    assert time.monotonic() - began < 30  # the patience with followers that do not end by themselves
 
 
 def test_alone_every_operation_is_the_identity():
@@ -86,3 +88,9 @@ def test_batch_norm_is_replaced_with_its_state_and_evaluates_alike():
     assert isinstance(net[1][0], SharedBatchNorm)
     assert net.state_dict().keys() == state.keys()
     assert torch.equal(net(x), before)
+
+
+def test_a_follower_that_cannot_start_is_named_at_once(spec, monkeypatch):
+    monkeypatch.setattr("worker.distill.group.sys.executable", shutil.which("false"))
+    with pytest.raises(RuntimeError, match="process 1 of 2 ended with code 1 before it joined"):
+        trainer.train(spec("run").model_copy(update={"processes": 2}), lambda event: None)

@@ -52,7 +52,7 @@ def conclude(run: Run, lessons: Lessons, report: Reporter, should_stop: Callable
             {
                 "name": stage.name,
                 "first_step": stage.start * run.steps + 1,
-                "last_step": (stage.start + stage.epochs) * run.steps,
+                "last_step": min((stage.start + stage.epochs) * run.steps, run.step),
             }
             for stage in run.stages
         ],

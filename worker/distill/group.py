@@ -11,8 +11,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from torch import Tensor, nn
 
 from worker.distill.spec import RunSpec, SpecError
 
+GRACE = 30.0  # seconds for a follower to end by itself
+PATIENCE = timedelta(days=1)  # for each other: one may have a long pass of the teachers to do
 RANK, MEETING = "KDWEB_RANK", "KDWEB_MEETING_POINT"
 
 
@@ -213,12 +217,31 @@ def _joined(rank: int, size: int, meeting: str, device: torch.device) -> Iterato
     else:
         torch.cuda.set_device(rank)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method=f"file://{meeting}", rank=rank, world_size=size)
+    if rank:
+        _mark(meeting, rank).touch()
+    dist.init_process_group(
+        backend, init_method=f"file://{meeting}", timeout=PATIENCE, rank=rank, world_size=size
+    )
     try:
         yield Group(rank, size)
     finally:
         dist.destroy_process_group()
         torch.set_num_threads(threads)
+
+
+def _mark(meeting: str, rank: int) -> Path:
+    """A file that says that a follower is about to join."""
+    return Path(f"{meeting}.{rank}")
+
+
+def _gather(children: Sequence[subprocess.Popen[str]], meeting: str) -> None:
+    """Wait until every follower is there. RuntimeError if one has ended: joining would wait for it."""
+    for rank, child in enumerate(children, start=1):
+        while not _mark(meeting, rank).exists():
+            if child.poll() is not None:
+                which = f"process {rank} of {len(children) + 1}"
+                raise RuntimeError(f"{which} ended with code {child.returncode} before it joined")
+            time.sleep(0.05)
 
 
 @contextmanager
@@ -231,10 +254,11 @@ def _followers(spec: RunSpec, meeting: str) -> Iterator[Callable[[RuntimeError],
         child = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
         )
-        assert child.stdin is not None
-        child.stdin.write(spec.model_dump_json())
-        child.stdin.close()
         children.append(child)
+        assert child.stdin is not None
+        with suppress(BrokenPipeError):  # it ended at once: _gather says so
+            child.stdin.write(spec.model_dump_json())
+            child.stdin.close()
 
     def check(error: RuntimeError) -> None:
         for rank, child in enumerate(children, start=1):
@@ -243,6 +267,7 @@ def _followers(spec: RunSpec, meeting: str) -> Iterator[Callable[[RuntimeError],
                 raise RuntimeError(text) from error
 
     try:
+        _gather(children, meeting)
         yield check
     except BaseException:
         for child in children:  # they may wait for this process, and have nothing to save
@@ -251,7 +276,7 @@ def _followers(spec: RunSpec, meeting: str) -> Iterator[Callable[[RuntimeError],
     finally:
         for child in children:
             try:
-                child.wait(timeout=30)
+                child.wait(timeout=GRACE)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
