@@ -14,7 +14,7 @@ from django.conf import settings
 from experiments import measurements, recipes
 from experiments.forms.schema import with_defaults
 from experiments.management.stack_command import StackCommand, administrator
-from experiments.models import Dataset, Method, Run, Teacher
+from experiments.models import Attempt, Dataset, Method, Run, Teacher
 from experiments.scenario import Scenario, ScenarioError
 
 TEACHER, STUDENT = "vgg8", "resnet8"
@@ -35,8 +35,8 @@ class Command(StackCommand):
         super().add_arguments(parser)
         parser.add_argument("source", type=Path, help="Folder with the four IDX files of Fashion-MNIST.")
         parser.add_argument("--write", type=Path, default=settings.BASE_DIR / "docs" / "results.md")
-        parser.add_argument("--training", type=int, default=3000, help="Training images (default: 3000).")
-        parser.add_argument("--epochs", type=int, default=5, help="Of each student (default: 5).")
+        parser.add_argument("--training", type=int, default=2000, help="Training images (default: 2000).")
+        parser.add_argument("--epochs", type=int, default=4, help="Of each student (default: 4).")
         parser.add_argument("--seeds", type=int, default=3, help="Runs a method (default: 3).")
         parser.add_argument("--methods", default="", help="Keys, by commas (default: all).")
 
@@ -121,6 +121,7 @@ def report(dataset: Dataset, teacher: Teacher, runs: list[Run], seconds: float) 
     some = next(run for run in distilled if run.results)
     ratios = {name: f"{value:.1f}×" for name, value in some.compression().items()}
     device = some.results.get("device", "unknown device")
+    workers = Attempt.objects.filter(run__in=runs).values("worker").distinct().count()
     return f"""# Results
 
 As measured by `manage.py study FOLDER` (FOLDER holds the four files of Fashion-MNIST): dataset, teacher,
@@ -131,14 +132,16 @@ Teacher {TEACHER}, student {STUDENT}: {ratios["parameters"]} fewer parameters, {
 official {sizes["test"]:,} test images. Mean ± standard deviation over the seeds; a student and its control
 share architecture, budget, data order and initial weights. Each method has its published weights and
 temperatures, and of what it counts in epochs the same share of the run; one with a first stage trains that
-much longer. A budget this small says how the methods behave in it, not which of them is best.
+much longer. The learning rate is one for all, whatever a recipe says: where a method's weight is too large
+for it, the student shows it. A budget this small says how the methods behave in it, not which is best.
 
 | network or method | test accuracy | gain over control | agreement with teacher | training time |
 |---|---|---|---|---|
 {chr(10).join(rows)}
 
 Teacher: {budget(trained[0])}. Students: {budget(some)}.
-All of it took {seconds / 60:.0f} minutes on {device} ({platform.machine()}).
+All of it took {seconds / 60:.0f} minutes on {workers} worker{"s" if workers != 1 else ""}, each {device}
+({platform.machine()}).
 """
 
 
