@@ -39,7 +39,7 @@ def data_alone(session: Session, epoch: int) -> float:
     began = time.process_time()
     for number in range(epoch * PASSES, (epoch + 1) * PASSES):
         for batch in run.batches.epoch(number):
-            inputs, _ = trainer.present(run, batch, (0, number))
+            inputs, _ = trainer.present(run, batch, (0, number), 0)
             assert inputs.dtype == torch.float32
     return (time.process_time() - began) / PASSES
 

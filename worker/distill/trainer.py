@@ -206,8 +206,9 @@ def objective_of(
 ) -> tuple[Values, dict[str, Tensor | float]]:
     """Both networks' forward passes and the objective of one batch, and how well the student does on it."""
     stage = part.stage
-    view = run.view(run.epoch - stage.start)
-    inputs, target = present(run, batch, view)
+    epoch = run.epoch - stage.start
+    view = run.view(epoch)
+    inputs, target = present(run, batch, view, epoch)
     rows = len(batch.labels)
     logits, ours = student_says(run, part, inputs, rows) if part.with_student else (inputs.new_empty(0), {})
     theirs = lessons.look(batch, inputs)
@@ -238,7 +239,7 @@ def objective_of(
     return run.loss(step, target), {"train/top1": objective.accuracy(logits, step.labels)}
 
 
-def present(run: Run, batch: Batch, view: tuple[int, int]) -> tuple[Tensor, Target]:
+def present(run: Run, batch: Batch, view: tuple[int, int], epoch: int) -> tuple[Tensor, Target]:
     """The batch as the networks see it: augmented, mixed if asked for, normalised."""
     training = run.spec.training
     if training.augment:
@@ -251,7 +252,7 @@ def present(run: Run, batch: Batch, view: tuple[int, int]) -> tuple[Tensor, Targ
             inputs,
             batch.index,
             seed=training.seed,
-            view=run.epoch,
+            view=epoch,
             mixup=training.mixup,
             cutmix=training.cutmix,
         )
