@@ -11,6 +11,7 @@ from worker.distill.errors import StopRequested
 from worker.distill.events import Log
 from worker.distill.spec import Objective, TeacherCache, Term, two_part
 
+pytestmark = pytest.mark.slow
 EPOCHS = 3
 
 

@@ -8,6 +8,8 @@ from worker.distill import methods, models, objective
 from worker.distill.layers import Tap
 from worker.distill.spec import Objective, SpecError, Term
 
+pytestmark = pytest.mark.slow
+
 KEYS = sorted(methods.discover().methods)
 CLASSES, SAMPLES, BATCH = 4, 24, 6
 
