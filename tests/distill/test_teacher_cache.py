@@ -13,7 +13,8 @@ import torch
 
 from worker.distill import teacher_cache, teacher_table
 from worker.distill.errors import StopRequested
-from worker.distill.teacher_cache import BLOCK, TeacherCache, cache_key, file_sha256, memo
+from worker.distill.teacher_cache import BLOCK, TeacherCache, cache_key
+from worker.distill.teacher_table import file_sha256
 
 N = 3 * BLOCK + 40
 PLENTY = 2**30
@@ -528,37 +529,3 @@ def test_rows_on_a_gpu_are_those_on_the_cpu(tmp_path, monkeypatch, limit):
     there = table.rows(INDEX.cuda())
     assert all(value.is_cuda for value in there.values())
     assert same({name: value.cpu() for name, value in there.items()}, table.rows(INDEX))
-
-
-# ---- small results
-
-
-def test_a_small_result_is_computed_once(tmp_path):
-    calls = []
-
-    def compute():
-        calls.append(1)
-        return {"score": 0.5, "shape": (1, 2), "none": None}
-
-    first = memo(tmp_path / "k", "test-scores", compute)
-    assert (
-        first == memo(tmp_path / "k", "test-scores", compute) == {"score": 0.5, "shape": [1, 2], "none": None}
-    )
-    assert calls == [1]
-    assert files(tmp_path) == ["k/test-scores.json"]
-
-
-@pytest.mark.parametrize("content", ["", '{"score": 0.', "[1]"])
-def test_a_damaged_small_result_is_computed_again(tmp_path, content):
-    (tmp_path / "scores.json").write_text(content)
-    assert memo(tmp_path, "scores", lambda: {"score": 1}) == {"score": 1}
-    assert json.loads((tmp_path / "scores.json").read_text()) == {"score": 1}
-
-
-def test_a_small_result_that_cannot_be_written_is_given_all_the_same(tmp_path, monkeypatch):
-    def full(*args):
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(teacher_cache.os, "replace", full)
-    assert memo(tmp_path, "scores", lambda: {"score": 1}) == {"score": 1}
-    assert files(tmp_path) == []

@@ -38,12 +38,11 @@ from worker.distill.teacher_table import (
     Pass,
     Table,
     Usage,
-    file_sha256,
     open_columns,
     pack,
 )
 
-__all__ = ["Table", "TeacherCache", "cache_key", "file_sha256", "memo"]
+__all__ = ["Table", "TeacherCache", "cache_key"]
 
 BLOCK = 128  # samples a forward: fixed, because a sum's last bits depend on the size of the batch
 KEPT_OPEN = 8  # views whose maps, and copies on the device, are kept
@@ -316,28 +315,3 @@ def _words(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.1f} GB"
-
-
-# ---- small results -------------------------------------------------------------------------------
-
-
-def memo(folder: Path, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A small result, kept beside the tables as `<name>.json`; computed where it is missing or damaged.
-
-    A folder that cannot be written costs computing it again, nothing else.
-    """
-    path = Path(folder) / f"{name}.json"
-    with contextlib.suppress(OSError, ValueError):
-        if isinstance(found := json.loads(path.read_bytes()), dict):
-            return found
-    content = json.dumps(compute())
-    aside = path.with_name(f".{name}-{uuid.uuid4().hex[:12]}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(content)
-        os.replace(aside, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-    result: dict[str, Any] = json.loads(content)  # as the next caller reads it: lists for tuples
-    return result
