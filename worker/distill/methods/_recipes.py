@@ -43,6 +43,21 @@ BEFORE_ACTIVATIONS = {
 }
 
 
+def recipe(
+    title: str, source: str, term: Term, training: dict[str, Any], *pair: str, task_weight: float = 1.0
+) -> Preset:
+    """One term beside the task loss. pair: teacher and student, where it is published for these two."""
+    teacher, student = pair or ("", "")
+    return Preset(
+        title=title,
+        source=source,
+        teacher=teacher,
+        student=student,
+        objective=Objective(task_weight=task_weight, terms=[term]),
+        training=training,
+    )
+
+
 def repdistiller(*terms: Term, flags: str) -> tuple[Preset, Preset]:
     """RepDistiller's CIFAR-100 recipe, cross-entropy plus the terms, for every pair of its two tables."""
     objective, source = Objective(terms=list(terms)), f"RepDistiller, README and train_student.py: {flags}"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from worker.distill import methods
 from worker.distill.methods._logits import FLOOR, divergence, is_target, tame
-from worker.distill.methods._recipes import CIFAR_100, CIFAR_100_LIGHT, IMAGENET
-from worker.distill.spec import Objective, Preset, Strict, Term
+from worker.distill.methods._recipes import CIFAR_100, CIFAR_100_LIGHT, IMAGENET, recipe
+from worker.distill.spec import Preset, Strict, Term
 
 
 def loss(
@@ -42,28 +44,13 @@ def _pair(logits: Tensor, here: Tensor) -> Tensor:
 
 
 def _preset(
-    title: str,
-    source: str,
-    beta: float,
-    training: object,
-    teacher: str = "",
-    student: str = "",
-    **params: float,
+    title: str, source: str, beta: float, training: dict[str, Any], *pair: str, **params: float
 ) -> Preset:
     term = Term(method="dkd", params={"alpha": 1.0, "beta": beta, **params})
-    return Preset.model_validate(
-        {
-            "title": title,
-            "source": source,
-            "teacher": teacher,
-            "student": student,
-            "objective": Objective(terms=[term]),
-            "training": training,
-        }
-    )
+    return recipe(title, source, term, training, *pair)
 
 
-def _cifar(teacher: str, student: str, beta: float, training: object = CIFAR_100) -> Preset:
+def _cifar(teacher: str, student: str, beta: float, training: dict[str, Any] = CIFAR_100) -> Preset:
     return _preset(
         f"CIFAR-100, {teacher} → {student}",
         f"mdistiller, configs/cifar100/dkd: CE 1, α 1, β {beta:g}, T 4, warm-up 20",

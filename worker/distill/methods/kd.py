@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from worker.distill import methods
 from worker.distill.methods._logits import divergence, tame
-from worker.distill.methods._recipes import CIFAR_100, CIFAR_100_LIGHT, IMAGENET
-from worker.distill.spec import Objective, Preset, Strict, Term
+from worker.distill.methods._recipes import CIFAR_100, CIFAR_100_LIGHT, IMAGENET, recipe
+from worker.distill.spec import Preset, Strict, Term
 
 
 def loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float | Tensor = 4.0) -> Tensor:
@@ -37,13 +39,10 @@ def sigmoid_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature:
     return (yes + no).sum(1).mean() * temperature**2
 
 
-def preset(title: str, source: str, alpha: float, temperature: float, training: object) -> Preset:
+def preset(title: str, source: str, alpha: float, temperature: float, training: dict[str, Any]) -> Preset:
     """(1 − α)·CE + α·KD"""
     term = Term(method="kd", weight=alpha, params={"temperature": temperature})
-    objective = Objective(task_weight=round(1 - alpha, 6), terms=[term])
-    return Preset.model_validate(
-        {"title": title, "source": source, "objective": objective, "training": training}
-    )
+    return recipe(title, source, term, training, task_weight=round(1 - alpha, 6))
 
 
 _SOURCE = "RepDistiller and mdistiller, CIFAR-100 scripts: -r 0.1 -a 0.9, T = 4"

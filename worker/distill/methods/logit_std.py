@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -9,8 +11,8 @@ from torch import Tensor
 from worker.distill import methods
 from worker.distill.methods._features import wide
 from worker.distill.methods._logits import divergence, tame
-from worker.distill.methods._recipes import CIFAR_100, CIFAR_100_LIGHT
-from worker.distill.spec import Objective, Preset, Strict, Term
+from worker.distill.methods._recipes import CIFAR_100, CIFAR_100_LIGHT, recipe
+from worker.distill.spec import Preset, Strict, Term
 
 
 def loss(
@@ -39,23 +41,15 @@ def standardised(logits: Tensor, eps: float) -> Tensor:
     return (centred / (eps + deviation)).masked_fill(~known, -torch.inf)
 
 
-def _preset(title: str, training: object, teacher: str = "", student: str = "", t: float = 2.0) -> Preset:
+def _preset(title: str, training: dict[str, Any], *pair: str, t: float = 2.0) -> Preset:
     term = Term(method="logit_std", weight=9.0, params={"temperature": t})
-    return Preset.model_validate(
-        {
-            "title": title,
-            "source": f"logit-standardization-KD, CIFAR-100: CE 0.1, KD 9, T = {t:g}",
-            "teacher": teacher,
-            "student": student,
-            "objective": Objective(task_weight=0.1, terms=[term]),
-            "training": training,
-        }
-    )
+    source = f"logit-standardization-KD, CIFAR-100: CE 0.1, KD 9, T = {t:g}"
+    return recipe(title, source, term, training, *pair, task_weight=0.1)
 
 
-def _pair(teacher: str, student: str, t: float, training: object = CIFAR_100) -> Preset:
+def _pair(teacher: str, student: str, t: float, training: dict[str, Any] = CIFAR_100) -> Preset:
     """Temperatures differ by pair: those in the names of the authors' training logs."""
-    return _preset(f"CIFAR-100, {teacher} → {student}", training, teacher, student, t)
+    return _preset(f"CIFAR-100, {teacher} → {student}", training, teacher, student, t=t)
 
 
 class Method(methods.Method):

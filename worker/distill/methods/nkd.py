@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from worker.distill import methods
 from worker.distill.methods._logits import FLOOR, is_target, tame
-from worker.distill.methods._recipes import CIFAR_100, IMAGENET
-from worker.distill.spec import Objective, Preset, Strict, Term
+from worker.distill.methods._recipes import CIFAR_100, IMAGENET, recipe
+from worker.distill.spec import Preset, Strict, Term
 
 
 def loss(
@@ -34,19 +36,9 @@ def loss(
     return known.mean() + gamma * temperature**2 * others.mean()
 
 
-def _preset(title: str, source: str, gamma: float, t: float, training: object, *pair: str) -> Preset:
+def _preset(title: str, source: str, gamma: float, t: float, training: dict[str, Any], *pair: str) -> Preset:
     term = Term(method="nkd", params={"gamma": gamma, "temperature": t})
-    teacher, student = pair or ("", "")
-    return Preset.model_validate(
-        {
-            "title": title,
-            "source": source,
-            "teacher": teacher,
-            "student": student,
-            "objective": Objective(terms=[term]),
-            "training": training,
-        }
-    )
+    return recipe(title, source, term, training, *pair)
 
 
 # cls_KD's own schedule for CIFAR-100, by which its γ and T were found.

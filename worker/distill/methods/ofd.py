@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from worker.distill import methods
 from worker.distill.methods._features import Connector, SeveralPairs, before_activations, wide
-from worker.distill.methods._recipes import CIFAR_100, CIFAR_100_LIGHT, IMAGENET, presets_before_activations
+from worker.distill.methods._recipes import (
+    CIFAR_100,
+    CIFAR_100_LIGHT,
+    IMAGENET,
+    presets_before_activations,
+    recipe,
+)
 from worker.distill.pairing import Layer
-from worker.distill.spec import Objective, Preset, Term
+from worker.distill.spec import Preset, Term
 
 
 def loss(student_feature: Tensor, teacher_feature: Tensor, *, margin: Tensor) -> Tensor:
@@ -74,18 +81,8 @@ def last_norm(pair: methods.Pair, layer: Layer, channels: int) -> nn.Module:
     return [modules[path] for path in inside if path.count(".") == main][-1]
 
 
-def _preset(title: str, weight: float, source: str, training: object, *pair: str) -> Preset:
-    teacher, student = pair or ("", "")
-    return Preset.model_validate(
-        {
-            "title": title,
-            "source": source,
-            "teacher": teacher,
-            "student": student,
-            "objective": Objective(terms=[Term(method="ofd", weight=weight)]),
-            "training": training,
-        }
-    )
+def _preset(title: str, weight: float, source: str, training: dict[str, Any], *pair: str) -> Preset:
+    return recipe(title, source, Term(method="ofd", weight=weight), training, *pair)
 
 
 _CIFAR = "mdistiller, configs/cifar100/ofd: CE 1, feature 0.001"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from pydantic import ConfigDict, Field
@@ -17,9 +18,9 @@ from worker.distill.layers import INPUT, Tap
 from worker.distill.methods._features import LastPair, last_pair, read, wide
 from worker.distill.methods._graft import Grafted
 from worker.distill.methods._norm import BatchNorm
-from worker.distill.methods._recipes import CIFAR_100, CIFAR_100_LIGHT
+from worker.distill.methods._recipes import CIFAR_100, CIFAR_100_LIGHT, recipe
 from worker.distill.pairing import Layer
-from worker.distill.spec import Objective, Preset, SpecError, Term
+from worker.distill.spec import Preset, SpecError, Term
 
 
 def loss(student_feature: Tensor, teacher_feature: Tensor, *, transfer: Callable[[Tensor], Tensor]) -> Tensor:
@@ -94,18 +95,9 @@ def classifier_of(pair: methods.Pair) -> nn.Linear:
     raise SpecError("teacher_layer", "", problem, "Choose another teacher, or another method.")
 
 
-def _preset(title: str, training: object, *pair: str) -> Preset:
-    teacher, student = pair or ("", "")
-    return Preset.model_validate(
-        {
-            "title": title,
-            "source": "SimKD, scripts/run_cifar_distill.sh: only the feature loss, factor 2",
-            "teacher": teacher,
-            "student": student,
-            "objective": Objective(task_weight=0.0, terms=[Term(method="simkd")]),
-            "training": training,
-        }
-    )
+def _preset(title: str, training: dict[str, Any], *pair: str) -> Preset:
+    source = "SimKD, scripts/run_cifar_distill.sh: only the feature loss, factor 2"
+    return recipe(title, source, Term(method="simkd"), training, *pair, task_weight=0.0)
 
 
 class Method(methods.Method):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -9,8 +11,8 @@ from torch.nn import functional as F
 
 from worker.distill import methods
 from worker.distill.methods._logits import tame
-from worker.distill.methods._recipes import CIFAR_100, CIFAR_100_LIGHT, IMAGENET
-from worker.distill.spec import Objective, Preset, Strict, Term
+from worker.distill.methods._recipes import CIFAR_100, CIFAR_100_LIGHT, IMAGENET, recipe
+from worker.distill.spec import Preset, Strict, Term
 
 EPS = 1e-7  # the authors': added to the teacher's cross-entropy
 
@@ -35,11 +37,8 @@ def sample_weights(student_logits: Tensor, teacher_logits: Tensor, *, target: Te
     return 1 - torch.exp(-ours / (theirs + EPS))
 
 
-def _preset(title: str, source: str, weight: float, t: float, training: object) -> Preset:
-    term = Term(method="wsld", weight=weight, params={"temperature": t})
-    return Preset.model_validate(
-        {"title": title, "source": source, "objective": Objective(terms=[term]), "training": training}
-    )
+def _preset(title: str, source: str, weight: float, t: float, training: dict[str, Any]) -> Preset:
+    return recipe(title, source, Term(method="wsld", weight=weight, params={"temperature": t}), training)
 
 
 _CIFAR = "the authors' CIFAR-100 settings: weight 2.25, T 4, CE 1"
