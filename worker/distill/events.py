@@ -65,6 +65,23 @@ class Checkpoint(BaseModel):
     step: int
 
 
+class Resumed(BaseModel):
+    """Training goes on from the checkpoint of `step`. `exact`: it will end with the very bits that the
+    undisturbed run would have had; `why` says in words what stands against it ("" when nothing does).
+    """
+
+    type: Literal["resumed"] = "resumed"
+    step: int
+    exact: bool = True
+    why: str = ""
+
+
+class Alive(BaseModel):
+    """A sign of life, at most every few seconds: the work moves, though it has nothing else to say."""
+
+    type: Literal["alive"] = "alive"
+
+
 class Result(BaseModel):
     """The command's outcome; last event of a success. `data` is documented at each command."""
 
@@ -80,10 +97,16 @@ class Stopped(BaseModel):
 
 
 class Failed(BaseModel):
-    """The work cannot go on. Last event. `code`: spec, nan, out_of_memory, refused, error."""
+    """The work cannot go on. Last event.
+
+    `code`: spec (the request is wrong), nan (diverged), out_of_memory, disk_full, permission (a path may not
+    be read or written), device_lost (the device failed: other runs on it would too), refused, error.
+    """
 
     type: Literal["failed"] = "failed"
-    code: Literal["spec", "nan", "out_of_memory", "refused", "error"]
+    code: Literal[
+        "spec", "nan", "out_of_memory", "disk_full", "permission", "device_lost", "refused", "error"
+    ]
     message: str
     field: str = ""
     value: str = ""
@@ -92,7 +115,8 @@ class Failed(BaseModel):
 
 
 Event = Annotated[
-    Phase | Progress | Metrics | Log | Checkpoint | Result | Stopped | Failed, Field(discriminator="type")
+    Phase | Progress | Metrics | Log | Checkpoint | Resumed | Alive | Result | Stopped | Failed,
+    Field(discriminator="type"),
 ]
 Reporter = Callable[[BaseModel], None]
 _adapter: TypeAdapter[Event] = TypeAdapter(Event)
