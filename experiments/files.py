@@ -13,7 +13,7 @@ from django.db.models.signals import post_delete
 from django.dispatch import receiver
 from django.utils import timezone
 
-from .models import Dataset, Teacher, Upload
+from .models import Dataset, Run, Teacher, Upload
 
 ABANDONED = timedelta(days=1)
 
@@ -31,6 +31,12 @@ def open_stored(path: Path) -> BinaryIO:
 
 @receiver(post_delete, sender=Dataset)
 def remove_dataset(instance: Dataset, **_: Any) -> None:
+    folder = instance.folder
+    transaction.on_commit(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@receiver(post_delete, sender=Run)
+def remove_run(instance: Run, **_: Any) -> None:
     folder = instance.folder
     transaction.on_commit(lambda: shutil.rmtree(folder, ignore_errors=True))
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from django.db.models import F, Q
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from . import queue
 from .lifecycle import TTL
@@ -34,12 +34,12 @@ Job = TypeVar("Job", bound=Leased)
 
 
 def _waiting(kind: type[Leased]) -> Q:
-    return WAITING[kind] & (Q(lease_expires=None) | Q(lease_expires__lt=timezone.now()))
+    return WAITING[kind] & (Q(lease_expires=None) | Q(lease_expires__lt=Now()))
 
 
 def take(kind: type[Job], key: int | str) -> Job | None:
     """The row, held; None where there is nothing to do or somebody is at it."""
-    owner, expires = uuid.uuid4().hex, timezone.now() + TTL
+    owner, expires = uuid.uuid4().hex, Now() + TTL
     found = kind._default_manager.filter(_waiting(kind), pk=key)
     if not found.update(lease_owner=owner, lease_expires=expires, tries=F("tries") + 1):
         return None
@@ -58,7 +58,7 @@ def gave_up(job: Leased) -> str:
 def renew(job: Leased, **values: Any) -> bool:
     """Keeps the lease and writes along. False: it is somebody else's now, or was deleted."""
     held = type(job)._default_manager.filter(pk=job.pk, lease_owner=job.lease_owner)
-    return bool(held.update(lease_expires=timezone.now() + TTL, **values))
+    return bool(held.update(lease_expires=Now() + TTL, **values))
 
 
 def finish(job: Leased, **values: Any) -> bool:

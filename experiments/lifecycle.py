@@ -3,6 +3,10 @@
 A change is one conditional UPDATE that names the states it may come from and, for a worker, the number of
 its attempt (the fence). No row changed means: somebody else was first, and nothing happens. So it is the
 same on SQLite and PostgreSQL, needs no lock, and a worker that was thought dead cannot spoil anything.
+
+A lease is written and judged by the database's clock alone. One that ran out is only a suspicion: another
+worker may claim the run when its own has stayed silent for a while after a sweep noticed. So a database
+that was away, a clock that jumped, a machine that slept cost no living run its worker.
 """
 
 from __future__ import annotations
@@ -10,29 +14,36 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.db import models, transaction
-from django.db.models import Case, Exists, F, Max, OuterRef, Q, Value, When
-from django.db.models.functions import Coalesce
-from django.utils import timezone
+from django.db import transaction
+from django.db.models import Exists, F, Max, Q
+from django.db.models.functions import Coalesce, Now
 
-from . import measurements, queue, stream
-from .models import Artifact, Attempt, Run, RunEvent, RunTeacher, Teacher
+from . import fair_queue, measurements, queue, stream
+from .models import Artifact, Attempt, Run, RunEvent, Teacher
 from .models.catalogue import Readiness
 
-TTL = timedelta(seconds=30)
+TTL = timedelta(seconds=20)
 RENEW_EVERY = 5.0  # seconds
-MAX_LOST = 3  # attempts in a row that went silent without a new checkpoint
+SUSPECTED = timedelta(seconds=10)  # a living worker renews twice in it
+MAX_TRIES = 3  # attempts in a row that ended without a word and without a new checkpoint
+SAME_STEP = 2  # of them at the very same step
 
-S = Run.Status
+S, Outcome = Run.Status, Attempt.Outcome
 SOURCES: dict[str, tuple[str, ...]] = {
-    S.QUEUED: (S.DRAFT, S.PREPARING, S.RUNNING),
+    S.QUEUED: (S.DRAFT, S.PREPARING, S.RUNNING, S.PAUSED, S.FAILED, S.CANCELLED),
     S.PREPARING: (S.QUEUED, S.PREPARING, S.RUNNING),
     S.RUNNING: (S.PREPARING,),
+    S.PAUSED: (S.QUEUED, S.PREPARING, S.RUNNING),
     S.SUCCEEDED: (S.PREPARING, S.RUNNING),
     S.FAILED: (S.QUEUED, S.PREPARING, S.RUNNING),
-    S.CANCELLED: (S.DRAFT, S.QUEUED, S.PREPARING, S.RUNNING),
+    S.CANCELLED: (S.DRAFT, S.QUEUED, S.PREPARING, S.RUNNING, S.PAUSED),
 }
-FREE: dict[str, Any] = {"lease_owner": "", "lease_expires": None}
+# What every change that ends an attempt takes back.
+FREE: dict[str, Any] = {"lease_owner": "", "lease_expires": None, "silent_since": None, "asked": ""}
+
+
+class Refused(Exception):
+    """It may not be done now; the words say why, and what to do first."""
 
 
 def _change(run_id: int, to: str, condition: Q, text: str, actor: object = "", **values: Any) -> bool:
@@ -41,12 +52,16 @@ def _change(run_id: int, to: str, condition: Q, text: str, actor: object = "", *
         found = Run.objects.filter(condition, pk=run_id, status__in=SOURCES[to])
         if found.update(status=to, **values) != 1:
             return False
-        RunEvent.objects.create(run_id=run_id, status=to, text=text[:500], actor=str(actor or "")[:200])
+        _note(run_id, to, text, actor)
         if to in Run.ENDED:
             _settle_teacher(run_id, to, values.get("reason", ""))
         frame = {"state": str(to)} | ({"phase": values["phase"]} if "phase" in values else {})
         transaction.on_commit(lambda: _tell(run_id, frame))
     return True
+
+
+def _note(run_id: int, status: str, text: str, actor: object = "") -> None:
+    RunEvent.objects.create(run_id=run_id, status=status, text=text[:500], actor=str(actor or "")[:200])
 
 
 def _tell(run_id: int, frame: dict[str, Any]) -> None:
@@ -59,56 +74,130 @@ def _held(fence: int) -> Q:
     return Q(fence=fence, status__in=Run.ACTIVE)
 
 
-def _lost() -> Q:
-    return Q(status__in=Run.ACTIVE, lease_expires__lt=timezone.now())
+def lost() -> Q:
+    """Runs whose worker has been silent for so long that another one may have them."""
+    return Q(status__in=Run.ACTIVE, silent_since__lte=Now() - SUSPECTED)
 
 
 # --- People -----------------------------------------------------------------------------------------------
 def submit(run: Run, actor: object) -> bool:
     """draft → queued, and a nudge to the workers."""
-    now = timezone.now()
-    if not _change(run.pk, S.QUEUED, Q(status=S.DRAFT), "Submitted.", actor, queued=now, phase=""):
-        return False
-    run.status, run.queued = S.QUEUED, now
-    queue.send_run(run)
+    with transaction.atomic():
+        turn = fair_queue.turn_for(run)
+        if not _change(
+            run.pk, S.QUEUED, Q(status=S.DRAFT), "Submitted.", actor, queued=Now(), turn=turn, phase=""
+        ):
+            return False
+        run.refresh_from_db(fields=["status", "queued", "turn"])
+        queue.send_run(run.pk)
     return True
 
 
 def request_stop(run: Run, actor: object) -> bool:
     """Cancels what waits; asks the worker of what runs. False if it has ended or was asked before.
 
-    The flag goes up first: a claim refuses a flagged run, so none slips through between the two steps.
+    The word is left first: a claim refuses a run with one, so none slips through between the two steps.
     """
-    flagged = Run.objects.filter(pk=run.pk, stop_requested=False).exclude(status__in=Run.ENDED)
-    asked = flagged.update(stop_requested=True)
-    waits = Q(status__in=(S.DRAFT, S.QUEUED))
-    if _cancel(run.pk, waits, "Cancelled before it started.", actor):
+    unended = Run.objects.filter(pk=run.pk).exclude(status__in=Run.ENDED)
+    asked = unended.exclude(asked=Run.Asked.STOP).update(asked=Run.Asked.STOP)
+    if _cancel(run.pk, Q(status__in=(S.DRAFT, S.QUEUED)), "Cancelled before it started.", actor):
+        return True
+    if _cancel(run.pk, Q(status=S.PAUSED), "Cancelled while it was paused.", actor):
         return True
     if asked:
-        current = Run.objects.values_list("status", flat=True).get(pk=run.pk)
-        RunEvent.objects.create(run_id=run.pk, status=current, text="Stop requested.", actor=str(actor)[:200])
+        _note_now(run.pk, "Stop requested.", actor)
     return bool(asked)
 
 
+def request_pause(run: Run, actor: object) -> bool:
+    """Takes what waits out of the queue; asks the worker of what runs to leave a checkpoint and let go."""
+    who = f"Paused by {actor}."
+    if _change(run.pk, S.PAUSED, Q(status=S.QUEUED, asked=""), who, actor, **_paused(Run.Hold.PERSON, who)):
+        return True
+    running = Run.objects.filter(pk=run.pk, status__in=Run.ACTIVE, asked=Run.Asked.NOTHING)
+    if not running.update(asked=Run.Asked.PAUSE):
+        return False
+    _note_now(run.pk, "Pause requested.", actor)
+    return True
+
+
+def resume(run: Run, actor: object) -> bool:
+    """paused → queued, from the last checkpoint; withdraws a pause that was asked for and has not come."""
+    if Run.objects.filter(pk=run.pk, status__in=Run.ACTIVE, asked=Run.Asked.PAUSE).update(asked=""):
+        _note_now(run.pk, "The pause is withdrawn.", actor)
+        return True
+    return _queue_again(run.pk, Q(status=S.PAUSED), "Resumed.", actor)
+
+
+def retry(run: Run, actor: object, from_start: bool = False) -> bool:
+    """failed or cancelled → queued: from its last checkpoint, or from the start on request."""
+    text = "Tried again from the start." if from_start else "Tried again from its last checkpoint."
+    ended = Q(status__in=(S.FAILED, S.CANCELLED))
+    with transaction.atomic():
+        if not _queue_again(run.pk, ended, text, actor, finished=None, fresh_from=F("fence")):
+            return False
+        if from_start:
+            Artifact.objects.filter(run_id=run.pk, kind=Artifact.Kind.RESUME).delete()
+        unmade = Teacher.objects.filter(made_by=run.pk, status=Readiness.FAILED)
+        unmade.update(status=Readiness.PREPARING, error="")
+    return True
+
+
+def _queue_again(run_id: int, condition: Q, text: str, actor: object, **values: Any) -> bool:
+    with transaction.atomic():
+        values |= {"reason": "", "hold": "", "phase": "", "asked": ""}
+        if not _change(run_id, S.QUEUED, condition, text, actor, **values):
+            return False
+        queue.send_run(run_id)
+    return True
+
+
+def set_priority(run: Run, level: int, actor: object) -> bool:
+    """Of a run that waits. It takes its place among those of the new priority. ValueError: no such level."""
+    label = Run.Priority(level).label.lower()
+    with transaction.atomic():
+        run.priority = level
+        waits = Run.objects.filter(pk=run.pk, status__in=(S.DRAFT, S.QUEUED, S.PAUSED)).exclude(
+            priority=level
+        )
+        if not waits.update(priority=level, turn=fair_queue.turn_for(run)):
+            return False
+        _note_now(run.pk, f"Priority set to {label}.", actor)
+    return True
+
+
+def delete(run: Run, actor: object) -> None:
+    """The run, its curves and its files. Raises Refused while a worker has it or a teacher lives of it."""
+    made = Teacher.objects.filter(made_by=run.pk).exclude(status=Readiness.FAILED).first()
+    if made is not None:
+        raise Refused(f"{run.name} holds the weights of the teacher {made}: delete the teacher first.")
+    with transaction.atomic():
+        # An ended run is in no worker's hands, and one that waits must not be claimed meanwhile.
+        _cancel(run.pk, Q(status__in=(S.DRAFT, S.QUEUED, S.PAUSED)), "Deleted.", actor)
+        current = Run.objects.select_for_update().get(pk=run.pk)
+        if not current.ended:
+            raise Refused(f"{run.name} is {current.status}: stop it first, then delete it.")
+        current.delete()
+
+
+def _note_now(run_id: int, text: str, actor: object) -> None:
+    _note(run_id, Run.objects.values_list("status", flat=True).get(pk=run_id), text, actor)
+
+
 def _cancel(run_id: int, condition: Q, reason: str, actor: object = "") -> bool:
-    return _change(
-        run_id,
-        S.CANCELLED,
-        condition,
-        reason,
-        actor,
-        reason=reason,
-        phase="",
-        finished=timezone.now(),
-        **FREE,
-    )
+    end = {"reason": reason, "phase": "", "hold": "", "eta": None, "finished": Now()}
+    return _change(run_id, S.CANCELLED, condition, reason, actor, **end, **FREE)
+
+
+def _paused(hold: str, reason: str) -> dict[str, Any]:
+    return {"hold": hold, "reason": reason, "phase": "", "eta": None} | FREE
 
 
 # --- Workers: claim and hold ------------------------------------------------------------------------------
-def claim(run_id: int | None, worker: str, device: str = "") -> Run | None:
-    """Takes the run named by the message if it can be had, else the best one that waits."""
-    _fail_orphans()
-    for run in candidates(run_id):
+def claim(worker: str, device: str = "") -> Run | None:
+    """Takes the run whose turn it is; None where nothing waits. The message that woke us named no order."""
+    fail_orphans()
+    for run in startable()[:50]:
         if _refuse(run):
             continue
         if _take(run, worker, device):
@@ -116,73 +205,57 @@ def claim(run_id: int | None, worker: str, device: str = "") -> Run | None:
     return None
 
 
-def candidates(run_id: int | None = None, limit: int = 50) -> models.QuerySet[Run]:
-    """What a worker could take, best first: by priority, then the run that was named, then by age."""
-    ready = Q(dataset__status=Readiness.READY) & (Q(teacher=None) | Q(teacher__status=Readiness.READY))
-    ready &= ~Q(Exists(_beside().exclude(teacher__status=Readiness.READY)))
-    named = Case(When(pk=run_id, then=Value(0)), default=Value(1))
-    waiting = Run.objects.filter(Q(status=S.QUEUED) | _lost(), ready, stop_requested=False)
-    return waiting.order_by("-priority", named, F("queued").asc(nulls_last=True), "pk")[:limit]
-
-
-def _beside() -> models.QuerySet[RunTeacher]:
-    """The further teachers of the run that a query is about."""
-    return RunTeacher.objects.filter(run=OuterRef("pk"))
+def startable() -> Any:
+    """What a worker could take, best first: what waits, and what lost its worker."""
+    return fair_queue.in_order(Run.objects.filter(Q(status=S.QUEUED) | lost(), fair_queue.can_start()))
 
 
 def _take(run: Run, worker: str, device: str) -> bool:
-    now = timezone.now()
-    free = Q(fence=run.fence, stop_requested=False) & (Q(status=S.QUEUED) | _lost())
-    fence = run.fence + 1
+    free = Q(fence=run.fence, asked="") & (Q(status=S.QUEUED) | lost())
+    fence, text = run.fence + 1, f"Attempt {run.fence + 1} begins."
+    if run.status != S.QUEUED:
+        text += f" The worker of the last one, {run.lease_owner or 'unknown'}, went silent."
+    hold = FREE | {"lease_owner": worker, "lease_expires": Now() + TTL, "fence": fence, "hold": ""}
     with transaction.atomic():
-        lost = run.attempts.filter(number=run.fence, ended=None)
-        taken = _change(
-            run.pk,
-            S.PREPARING,
-            free,
-            f"Attempt {fence} begins.",
-            worker,
-            fence=fence,
-            lease_owner=worker,
-            lease_expires=now + TTL,
-            started=Coalesce("started", Value(now, models.DateTimeField())),
-            phase="Starting",
-        )
+        gone = run.attempts.filter(number=run.fence, ended=None)
+        began = {"started": Coalesce("started", Now()), "phase": "Starting"}
+        taken = _change(run.pk, S.PREPARING, free, text, worker, **hold, **began)
         if taken:
-            lost.update(ended=now, outcome="lost", reason="Its worker went silent.")
+            gone.update(ended=Now(), outcome=Outcome.LOST, reason="Its worker went silent.", step=run.step)
             Attempt.objects.create(run_id=run.pk, number=fence, worker=worker, device=device)
     return taken
 
 
-def _refuse(run: Run) -> bool:
-    """Ends a run that lost its worker too often at the same place, instead of trying for ever."""
-    if run.status == S.QUEUED:
-        return False
-    reached = run.artifacts.filter(kind=Artifact.Kind.RESUME).aggregate(last=Max("fence"))["last"] or 0
-    # The current attempt is lost as well, though nobody has written so yet.
-    silent = 1 + run.attempts.filter(outcome="lost", number__gt=reached).count()
-    if run.fence == reached or silent < MAX_LOST:
-        return False
-    reason = (
-        f"Its worker went silent {silent} times at step {run.step} ({run.phase or 'starting'}): something "
-        "there kills the whole worker. Look at the worker's log and the machine's memory, then clone the run."
-    )
-    return _fail(run.pk, Q(fence=run.fence) & _lost(), reason, "sweep")
+def forsake(worker: str) -> int:
+    """A worker that starts has nothing in hand: what its predecessor of that name held is free at once."""
+    held = Run.objects.filter(status__in=Run.ACTIVE, lease_owner=worker)
+    return held.update(lease_expires=Now(), silent_since=Now() - SUSPECTED)
 
 
 def renew(run_id: int, fence: int) -> bool:
     """Keeps the lease. False: the run belongs to somebody else now, stop at once."""
-    return bool(Run.objects.filter(_held(fence), pk=run_id).update(lease_expires=timezone.now() + TTL))
+    mine = Run.objects.filter(_held(fence), pk=run_id)
+    return bool(mine.update(lease_expires=Now() + TTL, silent_since=None))
 
 
-def stop_wanted(run_id: int) -> bool:
-    return Run.objects.filter(pk=run_id, stop_requested=True).exists()
+def leave_wanted(run_id: int) -> bool:
+    """Whether a person wants the run to stop or to pause."""
+    return Run.objects.filter(pk=run_id).exclude(asked=Run.Asked.NOTHING).exists()
 
 
 def write(run_id: int, fence: int, **values: Any) -> bool:
     """Progress, phase, summary: whatever a worker reports between two status changes. False: fenced off."""
     values = values or {"fence": fence}
     return bool(Run.objects.filter(_held(fence), pk=run_id).update(**values))
+
+
+def note(run_id: int, fence: int, text: str) -> bool:
+    """A line of the history that is no change of status. False: fenced off."""
+    with transaction.atomic():
+        if not write(run_id, fence):
+            return False
+        _note_now(run_id, text, "")
+    return True
 
 
 def running(run_id: int, fence: int) -> bool:
@@ -201,7 +274,7 @@ def succeed(run_id: int, fence: int, result: dict[str, Any]) -> bool:
         "bytes": student.get("bytes"),
         "flops": student.get("flops"),
         "latency_ms": student.get("latency_p50_ms"),
-        "finished": timezone.now(),
+        "finished": Now(),
         "phase": "",
         "eta": None,
     }
@@ -210,45 +283,108 @@ def succeed(run_id: int, fence: int, result: dict[str, Any]) -> bool:
         values["step"] = values["total_steps"] = steps
     with transaction.atomic():
         done = _change(run_id, S.SUCCEEDED, Q(fence=fence), "Finished.", **values, **FREE)
-        return done and _end_attempt(run_id, fence, "succeeded")
+        return done and _end_attempt(run_id, fence, Outcome.SUCCEEDED)
 
 
 def fail(run_id: int, fence: int, reason: str) -> bool:
+    """It cannot go on, and trying again would not help."""
     with transaction.atomic():
         done = _fail(run_id, Q(fence=fence), reason)
-        return done and _end_attempt(run_id, fence, "failed", reason)
+        return done and _end_attempt(run_id, fence, Outcome.FAILED, reason)
 
 
 def _fail(run_id: int, condition: Q, reason: str, actor: object = "") -> bool:
-    return _change(
-        run_id,
-        S.FAILED,
-        condition,
-        f"Failed: {reason}",
-        actor,
-        reason=reason,
-        finished=timezone.now(),
-        eta=None,
-        **FREE,
-    )
+    end = {"reason": reason, "finished": Now(), "eta": None}
+    return _change(run_id, S.FAILED, condition, f"Failed: {reason}", actor, **end, **FREE)
 
 
 def stopped(run_id: int, fence: int) -> bool:
     """The engine ended early: a person asked for it, or its worker shuts down and another shall go on."""
-    asked, not_asked = Q(fence=fence, stop_requested=True), Q(fence=fence, stop_requested=False)
     with transaction.atomic():
-        if _cancel(run_id, asked, "Stopped by request."):
-            return _end_attempt(run_id, fence, "cancelled")
-        text = "Its worker shuts down; the run goes back to the queue."
-        if not _change(run_id, S.QUEUED, not_asked, text, phase="Waiting for a worker", eta=None, **FREE):
+        if not write(run_id, fence):  # and from here on the row is ours: no wish can come in between
             return False
-        queue.send_run(Run(pk=run_id))
-        return _end_attempt(run_id, fence, "handed back")
+        if outcome := _as_asked(run_id, fence):
+            return _end_attempt(run_id, fence, outcome)
+        text = "Its worker lets go of it; the run goes back to the queue."
+        return _hand_back(run_id, fence, text) and _end_attempt(run_id, fence, Outcome.HANDED_BACK)
+
+
+def _as_asked(run_id: int, fence: int) -> str:
+    """Does what a person wanted of the run; the attempt's outcome, or nothing where nothing was asked."""
+    if _cancel(run_id, Q(fence=fence, asked=Run.Asked.STOP), "Stopped by request."):
+        return Outcome.CANCELLED
+    words = "Paused by request."
+    paused = _paused(Run.Hold.PERSON, words)
+    if _change(run_id, S.PAUSED, Q(fence=fence, asked=Run.Asked.PAUSE), words, **paused):
+        return Outcome.PAUSED
+    return ""
+
+
+def disk_full(run_id: int, fence: int, reason: str) -> bool:
+    """Paused until there is room again: a sweep sees it."""
+    with transaction.atomic():
+        values = _paused(Run.Hold.DISK, reason)
+        if not _change(run_id, S.PAUSED, Q(fence=fence), f"Paused: {reason}", **values):
+            return False
+        return _end_attempt(run_id, fence, Outcome.PAUSED, reason)
+
+
+def crashed(run_id: int, fence: int, reason: str, outcome: str = Outcome.CRASHED) -> bool:
+    """The attempt ended without a word of its own: tried again, unless that happened too often."""
+    with transaction.atomic():
+        if not write(run_id, fence):
+            return False
+        _end_attempt(run_id, fence, outcome, reason)
+        if _as_asked(run_id, fence):
+            return True
+        if words := _given_up(Run.objects.get(pk=run_id), reason, outcome):
+            return _fail(run_id, Q(fence=fence), words)
+        return _hand_back(run_id, fence, f"It is tried again: {reason}")
+
+
+def _hand_back(run_id: int, fence: int, text: str) -> bool:
+    if not _change(run_id, S.QUEUED, Q(fence=fence), text, phase="Waiting for a worker", eta=None, **FREE):
+        return False
+    queue.send_run(run_id)
+    return True
+
+
+def _given_up(run: Run, reason: str, outcome: str) -> str:
+    """Why the run is not tried once more after its attempt ended with `outcome`; nothing if it is."""
+    checkpoints = run.artifacts.filter(kind=Artifact.Kind.RESUME)
+    reached = checkpoints.aggregate(last=Max("fence"))["last"] or 0
+    before = run.attempts.filter(number__gt=run.fresh_from, number__lt=run.fence, outcome__in=Attempt.BAD)
+    tries = [
+        (run.fence, outcome, run.step),
+        *before.order_by("-number").values_list("number", "outcome", "step"),
+    ]
+    futile = sum(number > reached for number, _, _ in tries)
+    where = f"step {run.step}" if run.step else f"the start ({run.phase or 'starting'})"
+    if futile >= MAX_TRIES:
+        return (
+            f"{futile} attempts in a row came to no new checkpoint, the last one ended at {where}. {reason} "
+            "Look at the console and at the machine's memory, then try again."
+        )
+    alike = {(ended, step) for _, ended, step in tries[:SAME_STEP]}
+    if len(tries) >= SAME_STEP and len(alike) == 1 and outcome != Outcome.LOST:
+        return f"Two attempts ended in the same way at {where}, so a third would as well. {reason}"
+    return ""
+
+
+def _refuse(run: Run) -> bool:
+    """Ends a run that lost its worker too often at the same place, instead of trying for ever."""
+    words = "" if run.status == S.QUEUED else _given_up(run, "Its worker went silent.", Outcome.LOST)
+    if not words:
+        return False
+    with transaction.atomic():
+        failed = _fail(run.pk, Q(fence=run.fence) & lost(), words, "sweep")
+        return failed and _end_attempt(run.pk, run.fence, Outcome.LOST, "Its worker went silent.")
 
 
 def _end_attempt(run_id: int, fence: int, outcome: str, reason: str = "") -> bool:
+    step = Run.objects.values_list("step", flat=True).get(pk=run_id)
     attempts = Attempt.objects.filter(run_id=run_id, number=fence)
-    attempts.update(ended=timezone.now(), outcome=outcome, reason=reason)
+    attempts.update(ended=Now(), outcome=outcome, reason=reason, step=step)
     return True
 
 
@@ -267,34 +403,51 @@ def _settle_teacher(run_id: int, status: str, reason: str) -> None:
     made.update(
         status=Readiness.READY, error="", weights=weights.path, sha256=weights.sha256, metrics=metrics
     )
-    send_waiting(Q(teacher__made_by=run_id) | Q(Exists(_beside().filter(teacher__made_by=run_id))))
+    wait_for_it = fair_queue.beside().filter(teacher__made_by=run_id)
+    send_waiting(Q(teacher__made_by=run_id) | Q(Exists(wait_for_it)))
 
 
 def send_waiting(condition: Q) -> None:
     """What these runs waited for is there: nudge the workers now instead of at the next sweep."""
-    for run in Run.objects.filter(condition, status=S.QUEUED):
-        queue.send_run(run)
+    for run_id in Run.objects.filter(condition, status=S.QUEUED).values_list("pk", flat=True):
+        queue.send_run(run_id)
 
 
-# --- The sweep --------------------------------------------------------------------------------------------
-def sweep() -> None:
-    """Ends what cannot go on, nudges for what should run and does not. Sweeps may overlap."""
-    for run in Run.objects.filter(_lost(), stop_requested=True):
-        _cancel(run.pk, _lost(), "Stopped by request; its worker had gone silent.", "sweep")
-    for run in Run.objects.filter(status=S.QUEUED, stop_requested=True):
-        _cancel(run.pk, Q(stop_requested=True, status=S.QUEUED), "Cancelled before it started.", "sweep")
-    _fail_orphans()
-    waiting = [run for run in candidates(limit=200) if not _refuse(run)]
-    held = queue.waiting_messages(queue.RUNS) if waiting else None
-    for run in waiting[held:] if held is not None else ():
-        queue.send_run(run)
+# --- What a sweep does to runs ----------------------------------------------------------------------------
+def mark_silent() -> None:
+    """Notes whose lease has run out. A lease further ahead than any worker writes is of a clock set back."""
+    ahead = Q(lease_expires__gt=Now() + 2 * TTL)
+    expired = Run.objects.filter(Q(lease_expires__lt=Now()) | ahead, status__in=Run.ACTIVE)
+    expired.filter(Q(silent_since=None) | Q(silent_since__gt=Now())).update(silent_since=Now())
 
 
-def _fail_orphans() -> None:
+def end_silent() -> None:
+    """What a person wanted of a run whose worker is gone happens without it."""
+    for run in Run.objects.filter(lost()).exclude(asked=Run.Asked.NOTHING):
+        with transaction.atomic():
+            still = Run.objects.filter(lost(), pk=run.pk, fence=run.fence).update(fence=run.fence)
+            if still and _as_asked(run.pk, run.fence):
+                _end_attempt(run.pk, run.fence, Outcome.LOST, "Its worker went silent.")
+    for run in Run.objects.filter(status=S.QUEUED, asked=Run.Asked.STOP):
+        _cancel(run.pk, Q(asked=Run.Asked.STOP, status=S.QUEUED), "Cancelled before it started.", "sweep")
+
+
+def room_again(run: Run) -> bool:
+    """The disk that stopped the run has room: paused → queued."""
+    held = Q(status=S.PAUSED, hold=Run.Hold.DISK)
+    return _queue_again(run.pk, held, "There is room on the disk again.", "sweep")
+
+
+def to_nudge() -> list[Run]:
+    """What waits for a worker, in order; what was tried too often fails instead."""
+    return [run for run in startable()[:200] if not _refuse(run)]
+
+
+def fail_orphans() -> None:
     """Runs that wait for a dataset or a teacher that will not come."""
     gone = Q(dataset__status=Readiness.FAILED) | Q(teacher__status=Readiness.FAILED)
-    gone |= Q(Exists(_beside().filter(teacher__status=Readiness.FAILED)))
-    waits = Q(status=S.QUEUED) | _lost()
+    gone |= Q(Exists(fair_queue.beside().filter(teacher__status=Readiness.FAILED)))
+    waits = Q(status=S.QUEUED) | lost()
     for run in Run.objects.filter(gone, waits).select_related("dataset", "teacher")[:200]:
         if run.dataset.status == Readiness.FAILED:
             reason = f"Its dataset “{run.dataset}” could not be prepared: {run.dataset.error}"

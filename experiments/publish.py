@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import models, transaction
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from .models import Architecture, DatasetKind, Method, Worker
 
@@ -48,7 +48,6 @@ def announce(name: str, queue: str, host: str, catalogue: dict[str, Any]) -> Non
     """A worker that has started: its device and versions."""
     devices = catalogue["devices"]
     best = devices[0] if devices else {"name": "cpu", "description": "CPU"}
-    now = timezone.now()
     Worker.objects.update_or_create(
         name=name,
         defaults={
@@ -57,13 +56,14 @@ def announce(name: str, queue: str, host: str, catalogue: dict[str, Any]) -> Non
             "device": best["description"],
             "device_kind": best["name"].partition(":")[0],
             "versions": catalogue["versions"],
-            "started": now,
-            "heartbeat": now,
+            "started": Now(),
+            "heartbeat": Now(),
+            "trouble": "",
             "run": None,
         },
     )
 
 
-def heartbeat(name: str, **values: Any) -> None:
+def heartbeat(name: str, **values: Any) -> bool:
     """It lives. Before it has announced itself there is nothing to touch."""
-    Worker.objects.filter(name=name).update(heartbeat=timezone.now(), **values)
+    return bool(Worker.objects.filter(name=name).update(heartbeat=Now(), **values))

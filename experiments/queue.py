@@ -7,15 +7,18 @@ one nothing: while the broker is away work is saved all the same, and the sweep 
 from __future__ import annotations
 
 import logging
-from typing import Any
 
+import redis
+from django.conf import settings
 from django.db import transaction
-from kombu.exceptions import ChannelError, OperationalError
+from kombu.exceptions import OperationalError
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from kdweb.celery import app
 
-from .models import ArchitectureProfile, Dataset, Run, Upload
+from .models import ArchitectureProfile, Dataset, Upload
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +26,9 @@ RUNS = "cpu"  # every run worker listens to it; the run takes the best device of
 CONTROL = "control"  # short work, so that nobody waits behind a training of hours
 
 
-def send_run(run: Run) -> None:
-    _after_commit("worker.tasks.run", run.pk, RUNS)
+def send_run(run_id: int) -> None:
+    """A worker takes the run whose turn it is; this one's number is for its log."""
+    _after_commit("worker.tasks.run", run_id, RUNS)
 
 
 def send_dataset(dataset: Dataset) -> None:
@@ -51,13 +55,14 @@ def _send(task: str, key: int | str, queue: str) -> None:
 
 
 def waiting_messages(queue: str) -> int | None:
-    """How many messages the broker holds for `queue`; None while it is away."""
+    """How many messages the broker holds for `queue`; None while it is away. Never waits long for it."""
     try:
-        with app.connection_for_write() as connection:
-            # A queue without messages does not exist for Redis: that is no error here.
-            declared: Any = connection.default_channel.queue_declare(queue, passive=True)
-            return int(declared.message_count)
-    except ChannelError:
-        return 0
-    except (OperationalError, RedisError, OSError):
+        with redis.Redis.from_url(
+            settings.KDWEB_REDIS_URL,
+            socket_timeout=2,
+            socket_connect_timeout=1,
+            retry=Retry(NoBackoff(), 0),
+        ) as client:
+            return int(client.llen(queue))
+    except (RedisError, OSError):
         return None

@@ -2,34 +2,37 @@
 
 Everything is buffered: frames go out every 200 ms, rows are written about once a second, in one transaction
 that begins with the fence. So training never waits for a page or for the database; while the database is
-away the buffers grow and are written when it is back. Events that come again after a resume change nothing.
+away events go into a journal on the local disk, and from there into the database when it is back. Events
+that come again after a resume change nothing.
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import transaction
 from django.db.models import Max
 
-from worker.distill.events import Checkpoint, Event, Log, Metrics, Phase, Progress
+from worker.distill.events import Checkpoint, Event, Log, Metrics, Phase, Progress, Resumed
 
-from . import lifecycle, measurements, metric_store, runspec, stream
+from . import checkpoints, lifecycle, measurements, metric_store, runspec, stream
+from .database import AWAY, let_go
+from .journal import Journal
 from .metric_store import Fenced, Points
-from .models import Artifact, LogLine, Run, Series
+from .models import Artifact, LogLine, Run
 
 log = logging.getLogger(__name__)
 
 FRAME_EVERY = 0.2  # seconds
 FLUSH_EVERY = 1.0
 MAX_LINE = 20_000  # characters of one console line
-AWAY = (OperationalError, InterfaceError)
+KEPT_LINES = 50_000  # of a run's console; a flood pushes the oldest out
 
 
 class Recorder:
@@ -45,12 +48,16 @@ class Recorder:
         self.points: dict[str, list[Points]] = defaultdict(list)
         self.lines: list[LogLine] = []
         self.files: list[Checkpoint] = []
+        self.notes: list[str] = []  # for the run's history
         self.values: dict[str, Any] = {}  # columns of the run's row
+        self.said: list[Event] = []  # all that is not in the database yet, as it came
+        self.journal = Journal(runspec.attempt_folder(run))
         self.framed = self.flushed = time.monotonic()
         self.urgent = False
 
     # --- In ---------------------------------------------------------------------------------------------
     def feed(self, event: Event) -> None:
+        self.said.append(event)
         match event:
             case Metrics():
                 self._metrics(event)
@@ -66,8 +73,17 @@ class Recorder:
                 # At once: after a crash the run goes on from the newest checkpoint that is in the database.
                 self.files.append(event)
                 self.urgent = True
+            case Resumed():
+                self._resumed(event)
             case _:
-                pass  # how it ended is the task's to say
+                self.said.pop()  # a sign of life, or how it ended: that is the task's to say
+
+    def _resumed(self, event: Resumed) -> None:
+        text = f"Goes on from step {event.step}"
+        self.notes.append(f"{text}, exactly." if event.exact else f"{text}, not exactly: {event.why}.")
+        if not event.exact:
+            self.values["inexact"] = event.why
+        self.urgent = True
 
     def _metrics(self, event: Metrics) -> None:
         frames = self.frame.setdefault("points", {})
@@ -106,11 +122,10 @@ class Recorder:
         if now - self.flushed >= FLUSH_EVERY or (self.urgent and now - self.flushed >= FRAME_EVERY):
             self.flush()
 
-    def close(self, patience: float = 600.0) -> bool:
-        """Write the rest. Waits for a database that is away; False when it stayed away too long."""
-        end = time.monotonic() + patience
+    def close(self, give_up: Callable[[], bool] = lambda: False) -> bool:
+        """Write the rest. Waits for a database that is away; False, with a journal, when told to give up."""
         while not self.flush():
-            if time.monotonic() > end:
+            if give_up():
                 return False
             time.sleep(1.0)
         return True
@@ -125,21 +140,55 @@ class Recorder:
         """Everything so far into the database, in one transaction. False: it is away, all is kept."""
         self._publish()  # so that the cursor stands behind every point that is written now
         self.flushed = time.monotonic()
-        if not (self.points or self.lines or self.files or self.values):
+        if not (self.said or self.journal):
             return True
-        new = {name: metric_store.join(blocks) for name, blocks in self.points.items()}
         try:
-            with transaction.atomic():
-                metrics = self._write(new)
+            if self.journal:
+                self._catch_up()
+            self._store()
         except AWAY as error:
             log.warning("Run %s: the database is away (%s); keeping everything.", self.run_id, error)
-            connection.close()
+            let_go()
+            self._keep()
             return False
-        self.metrics, self.urgent = metrics, False
-        self.lines_before += len(self.lines)
-        self.points.clear()
-        self.lines, self.files, self.values = [], [], {}
         return True
+
+    def _store(self) -> None:
+        with transaction.atomic():
+            metrics = self._write({name: metric_store.join(blocks) for name, blocks in self.points.items()})
+        self.metrics = metrics
+        self._forget()
+
+    def _forget(self) -> None:
+        """What is written, or in the journal."""
+        self.urgent = False
+        self.points.clear()
+        self.said, self.lines, self.files, self.notes, self.values = [], [], [], [], {}
+
+    def _keep(self) -> None:
+        """Into the journal; where the disk is full as well, in memory."""
+        try:
+            self.journal.append(self.said)
+        except OSError as error:
+            log.warning("Run %s: the journal cannot be written (%s).", self.run_id, error)
+            return
+        self._forget()
+
+    def _catch_up(self) -> None:
+        """The journal first, for it is older. Its frames went out when they came."""
+        newer, frame = self.said, self.frame
+        self._forget()
+        try:
+            for block in self.journal.blocks():
+                for event in block:
+                    self.feed(event)
+                self._store()
+            self.journal.drop()
+        finally:
+            self._forget()
+            for event in newer:
+                self.feed(event)
+            self.frame = frame
 
     def _write(self, new: dict[str, Points]) -> dict[str, Any]:
         changed = metric_store.append(self.run_id, self.fence, new)
@@ -152,58 +201,41 @@ class Recorder:
         if new and not self.started:
             lifecycle.running(self.run_id, self.fence)
             transaction.on_commit(self._has_started)
-        LogLine.objects.bulk_create(self.lines, batch_size=500)
+        self._write_lines()
         for event in self.files:
             self._file(event)
+        for text in self.notes:
+            lifecycle.note(self.run_id, self.fence, text)
         return metrics
+
+    def _write_lines(self) -> None:
+        LogLine.objects.bulk_create(self.lines, batch_size=500)
+        before, self.lines_before = self.lines_before, self.lines_before + len(self.lines)
+        if self.lines_before // KEPT_LINES > before // KEPT_LINES:  # now and then, not with every line
+            LogLine.objects.filter(run_id=self.run_id, n__lte=self.lines_before - KEPT_LINES).delete()
 
     def _has_started(self) -> None:
         self.started = True
 
     def _file(self, event: Checkpoint) -> None:
         values = {"kind": event.kind, "sha256": event.sha256, "bytes": event.bytes, "step": event.step}
-        Artifact.objects.update_or_create(
-            run_id=self.run_id, path=_below_data(event.path), defaults=values | {"fence": self.fence}
-        )
+        # The attempt that wrote it: its folder says so, also where a later attempt read it in a journal.
+        values["fence"] = int(Path(event.path).parent.name)
+        Artifact.objects.update_or_create(run_id=self.run_id, path=_below_data(event.path), defaults=values)
         if event.kind == "resume":
-            transaction.on_commit(self._forget_old_checkpoints)
-
-    def _forget_old_checkpoints(self) -> None:
-        """The engine keeps two; those of earlier attempts are of no use once this one has its own."""
-        for old in Artifact.objects.filter(run_id=self.run_id, kind=Artifact.Kind.RESUME):
-            if old.fence < self.fence:
-                old.full_path.unlink(missing_ok=True)
-            if not old.full_path.exists():
-                old.delete()
+            transaction.on_commit(lambda: checkpoints.forget_old(self.run_id, self.fence))
 
 
 def _below_data(path: str) -> str:
     return str(Path(path).absolute().relative_to(Path(settings.KDWEB_DATA).absolute()))
 
 
-def _put(source: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(source)
-    except OSError:  # a file system without links
-        shutil.copy2(source, target)
-
-
-def go_back(run: Run) -> None:
-    """Before a further attempt: to the newest checkpoint that has both row and file, else to the start.
-
-    Its file is put into the attempt's own folder, where the engine looks; points beyond it are forgotten and
-    will be logged again. A checkpoint without a row does not count: points before it may not be written.
-    """
-    folder = runspec.attempt_folder(run)
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = [a for a in run.artifacts.filter(kind=Artifact.Kind.RESUME) if a.full_path.exists()]
-    step = 0
-    if whole:
-        newest = max(whole, key=lambda artifact: (artifact.step, artifact.pk))
-        step = newest.step
-        _put(newest.full_path, folder / newest.full_path.name)
-    for series in Series.objects.filter(run=run, last_step__gt=step):
-        metric_store.trim(series, step, run.fence)
-    metrics = {series.name: metric_store.summary(series) for series in run.series.all()}
-    best = measurements.best_validation(metrics)
-    lifecycle.write(run.pk, run.fence, step=step, metrics=metrics, accuracy=best)
+def adopt(run: Run) -> None:
+    """Reads in what earlier attempts left in a journal: their workers died while the database was away."""
+    for journal in sorted(run.folder.glob("*/journal.jsonl")):
+        if journal.parent == runspec.attempt_folder(run):
+            continue
+        record = Recorder(run)
+        record.started = True  # that attempt's training, not this one's
+        record.journal = Journal(journal.parent)
+        record.close()

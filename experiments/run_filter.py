@@ -13,7 +13,6 @@ from typing import Any
 from django.db.models import Case, ExpressionWrapper, F, FloatField, Q, QuerySet, Value, When
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
 from django.db.models.functions import Cast, Coalesce
-from django.utils import timezone
 
 from experiments.models import Run, RunTeacher
 
@@ -158,7 +157,7 @@ def _number(key: str, text: str) -> float:
 
 def _status(value: str) -> Q:
     value = value.lower()
-    quiet = Q(status__in=Run.ACTIVE, lease_expires__lt=timezone.now())
+    quiet = Q(status__in=Run.ACTIVE, silent_since__isnull=False)
     match value:
         case "lost":
             return quiet

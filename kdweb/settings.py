@@ -57,6 +57,8 @@ KDWEB_LOGS = KDWEB_HOME / "logs"
 for name in ("datasets", "teachers", "runs", "uploads", "logs"):
     (KDWEB_HOME / name).mkdir(mode=0o700, exist_ok=True)
 
+# An engine that gives no sign of life for so long is asked for its stacks, ended, and tried again.
+KDWEB_HANG_SECONDS = number("KDWEB_HANG_SECONDS", 600)
 KDWEB_PORT = number("KDWEB_PORT", 8000)
 KDWEB_HTTPS = switch("KDWEB_HTTPS")
 # "web" fails fast when the broker is away; a worker waits for it. asgi.py and manage.py say web.
@@ -130,6 +132,16 @@ SQLITE_OPTIONS = {
 }
 
 
+POSTGRES_OPTIONS = {
+    # A server that has vanished is noticed in some twenty seconds, not in TCP's own two hours.
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20_000,  # milliseconds without an answer to what was sent
+}
+
+
 def database() -> dict[str, Any]:
     url = secret("KDWEB_DATABASE_URL", default="")
     if not url:
@@ -141,7 +153,9 @@ def database() -> dict[str, Any]:
         config = environ.Env.db_url_config(url)
     if config.get("ENGINE") == "django.db.backends.sqlite3":
         config["OPTIONS"] = SQLITE_OPTIONS | config.get("OPTIONS", {})
-    elif config.get("ENGINE") != "django.db.backends.postgresql":
+    elif config.get("ENGINE") == "django.db.backends.postgresql":
+        config["OPTIONS"] = POSTGRES_OPTIONS | config.get("OPTIONS", {})
+    else:
         raise ImproperlyConfigured("KDWEB_DATABASE_URL must start with sqlite:/// or postgres://.")
     # Under ASGI a kept connection belongs to a thread that may never be used again.
     return config | {"CONN_MAX_AGE": 0}
@@ -233,9 +247,6 @@ CELERY_WORKER_CONCURRENCY = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_TIMEZONE = TIME_ZONE
-CELERY_BEAT_SCHEDULE = {
-    "sweep": {"task": "worker.tasks.sweep", "schedule": 5.0, "options": {"queue": "control", "expires": 5}}
-}
 if KDWEB_PROCESS == "web":  # a request must not wait for a broker that is away
     CELERY_TASK_PUBLISH_RETRY = False
     CELERY_BROKER_CONNECTION_RETRY = False

@@ -172,10 +172,9 @@ def celery_worker(name: str, queues: str, *more: str) -> list[str]:
 
 
 def workers() -> list[Service]:
-    """The control worker (with the beat), and one run worker for each GPU, or one for the CPU."""
+    """The control worker, and one run worker for each GPU, or one for the CPU."""
     as_worker = {"KDWEB_PROCESS": "worker", "PYTHONUNBUFFERED": "1"}
-    schedule = str(settings.KDWEB_HOME / "beat-schedule")
-    control = celery_worker("control", "control", "-c", "2", "-B", "-s", schedule)
+    control = celery_worker("control", "control", "-c", "2")
     services = [Service("control", control, control_answers, as_worker, stop_rank=0, grace=2.0)]
     lone = ("-c", "1", "--without-gossip", "--without-mingle")
     # A machine with a GPU takes CPU work as well, but never the other way round.

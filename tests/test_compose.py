@@ -168,9 +168,8 @@ def run(command: list[str], env: dict[str, str]) -> None:
 
 
 def start(command: list[str], env: dict[str, str], folder: Path) -> subprocess.Popen[bytes]:
-    command = [word.replace("/tmp/beat-schedule", str(folder / "beat")) for word in local(command)]
     with open(folder / "log", "ab") as log:
-        return subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+        return subprocess.Popen(local(command), cwd=ROOT, env=env, stdout=log, stderr=log)
 
 
 def healthy(name: str, env: dict[str, str], folder: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,22 @@ from celery import bootsteps, signals
 from django.conf import settings
 from django.db import connections
 
-from experiments import publish, queue
+from experiments import lifecycle, publish, queue, sweep
 from experiments.lifecycle import RENEW_EVERY
+from experiments.models import Worker
 from kdweb import paths
 from kdweb.celery import app
 from worker.distill.events import Failed, Result
-from worker.supervisor import CATALOGUE, Engine, die_with_parent
+from worker.supervisor import CATALOGUE, Engine
 
 log = logging.getLogger(__name__)
 
+RUN_QUEUES = {"cpu", "gpu"}
 
+
+@cache
 def queues() -> list[str]:
-    """What this worker listens to."""
+    """What this worker was started for; while it is drained it listens to less."""
     return sorted(app.amqp.queues.consume_from)
 
 
@@ -89,13 +94,15 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def start(self, consumer: Any) -> None:
         name = consumer.hostname
+        every = consumer.timer.call_repeatedly
+        self.timers = [every(sweep.EVERY, _safely, (sweep.sweep, name))]
         if not takes_runs():
             return
         if Presence.announcement is None:
             Presence.announcement = Announcement()
-        self.timers = [
-            consumer.timer.call_repeatedly(0.5, _safely, (Presence.announcement.look, name)),
-            consumer.timer.call_repeatedly(RENEW_EVERY, _safely, (_beat, name)),
+        self.timers += [
+            every(0.5, _safely, (Presence.announcement.look, name)),
+            every(RENEW_EVERY, _safely, (lambda worker: _beat(worker, consumer), name)),
         ]
 
     def stop(self, consumer: Any) -> None:
@@ -103,8 +110,17 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
             timer.cancel()
 
 
-def _beat(worker: str) -> None:
+def _beat(worker: str, consumer: Any) -> None:
+    """It lives; and it listens for runs, unless it may not take one: then others shall hear of them."""
     publish.heartbeat(worker, usage=usage())
+    row = Worker.objects.filter(name=worker).first()
+    wanted = row is None or not (row.drain or row.trouble)
+    for name in RUN_QUEUES & set(queues()):
+        listening = name in consumer.app.amqp.queues.consume_from
+        if listening and not wanted:
+            consumer.cancel_task_queue(name)
+        elif wanted and not listening:
+            consumer.add_task_queue(name)
 
 
 def _safely(act: Any, worker: str) -> None:
@@ -118,14 +134,9 @@ def _safely(act: Any, worker: str) -> None:
 
 
 @signals.worker_init.connect(weak=False)  # type: ignore[untyped-decorator]
-def _not_draining(sender: Any, **_: Any) -> None:
+def _begin(sender: Any, **_: Any) -> None:
     _drain_file(sender.hostname).unlink(missing_ok=True)
-
-
-@signals.beat_embedded_init.connect(weak=False)  # type: ignore[untyped-decorator]
-def _end_with_worker(**_: Any) -> None:
-    """Celery sees to this for its pool processes, but leaves a beat of `-B` behind for ever."""
-    die_with_parent()
+    _safely(lifecycle.forsake, sender.hostname)
 
 
 app.steps["consumer"].add(Presence)

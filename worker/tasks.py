@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery import shared_task, signals
 
-from experiments import files, jobs, lifecycle
+from experiments import jobs
 from experiments.models import ArchitectureProfile, Dataset, Upload
 from worker import presence, runs, short
 from worker.driving import SPARE
 
+log = logging.getLogger(__name__)
+
 
 @shared_task(name="worker.tasks.run", bind=True)  # type: ignore[untyped-decorator]
 def run(task: Any, run_id: int) -> None:
-    runs.work(run_id, task.request.hostname)
+    """Whichever run's turn it is: the one the message names may have been taken, ended or deleted since."""
+    log.info("Asked for work, for run %s.", run_id)
+    runs.work(task.request.hostname)
 
 
 @shared_task(name="worker.tasks.prepare_dataset", bind=True)  # type: ignore[untyped-decorator]
@@ -36,14 +41,6 @@ def profile(task: Any, key: int) -> None:
     worker = task.request.hostname
     if not presence.draining(worker) and (job := jobs.take(ArchitectureProfile, key)):
         short.perform(job, lambda held: short.profile(held, worker), short.refuse_profile)
-
-
-@shared_task(name="worker.tasks.sweep")  # type: ignore[untyped-decorator]
-def sweep() -> None:
-    """Every few seconds, from the beat: what should run is nudged again, what nobody continues is dropped."""
-    lifecycle.sweep()
-    jobs.sweep()
-    files.sweep_uploads()
 
 
 @signals.worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]

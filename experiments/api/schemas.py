@@ -34,7 +34,10 @@ class State(Schema):
     state: str
     phase: str
     reason: str
-    stop_requested: bool
+    asked: str
+    hold: str
+    inexact: str
+    priority: int
     step: int
     total_steps: int
     epoch: int

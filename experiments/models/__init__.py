@@ -5,7 +5,7 @@ from .metrics import LogLine, MetricChunk, Series
 from .runs import Artifact, Attempt, Experiment, Run, RunEvent, RunTeacher
 from .team import Membership, Project, Role
 from .uploads import Upload
-from .workers import Worker
+from .workers import Pulse, Worker
 
 __all__ = [
     "Architecture",
@@ -20,6 +20,7 @@ __all__ = [
     "Method",
     "MetricChunk",
     "Project",
+    "Pulse",
     "Role",
     "Run",
     "RunEvent",

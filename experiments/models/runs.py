@@ -64,6 +64,21 @@ class Run(models.Model):
         FAILED = "failed", "Failed"
         CANCELLED = "cancelled", "Cancelled"
 
+    class Asked(models.TextChoices):
+        NOTHING = "", "Nothing"
+        PAUSE = "pause", "Pause"
+        STOP = "stop", "Stop"
+
+    class Hold(models.TextChoices):
+        NOTHING = "", "Nothing"
+        PERSON = "person", "A person"
+        DISK = "disk", "A full disk"
+
+    class Priority(models.IntegerChoices):
+        LOW = -1, "Low"
+        NORMAL = 0, "Normal"
+        HIGH = 1, "High"
+
     ACTIVE = (Status.PREPARING, Status.RUNNING)
     ENDED = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
 
@@ -130,9 +145,19 @@ class Run(models.Model):
     )
 
     status = models.CharField(max_length=10, choices=Status, default=Status.DRAFT, db_index=True)
-    reason = models.TextField(blank=True, help_text="Why it ended, in words a person can act on.")
+    reason = models.TextField(
+        blank=True, help_text="Why it ended or is paused, in words a person can act on."
+    )
     phase = models.CharField(max_length=200, blank=True)
-    priority = models.IntegerField(default=0)
+    asked = models.CharField(
+        max_length=5, blank=True, choices=Asked, help_text="What a person wants of it while it runs."
+    )
+    hold = models.CharField(max_length=6, blank=True, choices=Hold, help_text="What keeps it paused.")
+    inexact = models.TextField(
+        blank=True, help_text="Why its result may differ from an undisturbed run's; empty: it does not."
+    )
+    priority = models.SmallIntegerField(default=Priority.NORMAL, choices=Priority)
+    turn = models.PositiveIntegerField(default=0, help_text="Its place in the fair queue: see fair_queue.")
     created = models.DateTimeField(default=timezone.now)
     queued = models.DateTimeField(null=True, blank=True)
     started = models.DateTimeField(null=True, blank=True)
@@ -141,7 +166,12 @@ class Run(models.Model):
     fence = models.PositiveIntegerField(default=0, help_text="Number of the attempt that may write.")
     lease_owner = models.CharField(max_length=200, blank=True)
     lease_expires = models.DateTimeField(null=True, blank=True)
-    stop_requested = models.BooleanField(default=False)
+    silent_since = models.DateTimeField(
+        null=True, blank=True, help_text="Since when a sweep has seen the lease expired."
+    )
+    fresh_from = models.PositiveIntegerField(
+        default=0, help_text="Attempts up to this number do not count as failed tries any more."
+    )
 
     step = models.PositiveIntegerField(default=0)
     total_steps = models.PositiveIntegerField(default=0)
@@ -164,14 +194,19 @@ class Run(models.Model):
     flops = models.BigIntegerField(null=True)
     latency_ms = models.FloatField(null=True, help_text="Median at batch 1.")
 
+    notes = models.TextField(blank=True)
+    notes_version = models.PositiveIntegerField(
+        default=0, help_text="Counts the changes: who edits an older one is told."
+    )
+
     objects = InProjectQuerySet["Run"].as_manager()
 
     class Meta:
         ordering = ["-created", "-pk"]
         indexes = [
             models.Index(fields=["project", "-created"]),
-            models.Index(fields=["project", "status", "lease_expires"]),  # the counts of the runs page
-            models.Index(fields=["status", "-priority", "queued"]),
+            models.Index(fields=["project", "status", "silent_since"]),  # the counts of the runs page
+            models.Index(fields=["status", "-priority", "turn"]),
         ]
 
     def __str__(self) -> str:
@@ -189,12 +224,8 @@ class Run(models.Model):
 
     @property
     def lost(self) -> bool:
-        """Its worker went silent: computed from the lease, never stored."""
-        return (
-            self.status in self.ACTIVE
-            and self.lease_expires is not None
-            and self.lease_expires < timezone.now()
-        )
+        """Its worker went silent. Said by a sweep, which reads the database's clock: ours may be wrong."""
+        return self.status in self.ACTIVE and self.silent_since is not None
 
     @property
     def state(self) -> str:
@@ -260,7 +291,9 @@ class Run(models.Model):
     @property
     def took(self) -> timedelta | None:
         """From the first start to the end, or until now."""
-        return (self.finished or timezone.now()) - self.started if self.started else None
+        if self.started is None:
+            return None
+        return max((self.finished or timezone.now()) - self.started, timedelta())
 
     @property
     def gain(self) -> float | None:
@@ -316,13 +349,28 @@ class RunTeacher(models.Model):
 class Attempt(models.Model):
     """One try of a worker at a run; its number is the run's fence while it may write."""
 
+    class Outcome(models.TextChoices):
+        SUCCEEDED = "succeeded", "Succeeded"
+        FAILED = "failed", "Failed"
+        CANCELLED = "cancelled", "Cancelled"
+        PAUSED = "paused", "Paused"
+        HANDED_BACK = "handed back", "Handed back"
+        LOST = "lost", "Lost"
+        CRASHED = "crashed", "Crashed"
+        HUNG = "hung", "Hung"
+
+    # Ended without a word of its own: tried again, but not for ever.
+    BAD = (Outcome.LOST, Outcome.CRASHED, Outcome.HUNG)
+
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="attempts")
     number = models.PositiveIntegerField()
     worker = models.CharField(max_length=200)
     device = models.CharField(max_length=200, blank=True)
     started = models.DateTimeField(auto_now_add=True)
     ended = models.DateTimeField(null=True, blank=True)
-    outcome = models.CharField(max_length=20, blank=True)
+    from_step = models.PositiveIntegerField(default=0, help_text="Of the checkpoint it went on from.")
+    step = models.PositiveIntegerField(default=0, help_text="How far it was when it ended.")
+    outcome = models.CharField(max_length=20, blank=True, choices=Outcome)
     reason = models.TextField(blank=True)
 
     class Meta:
@@ -361,6 +409,16 @@ class Artifact(models.Model):
         return Path(settings.KDWEB_DATA) / self.path
 
 
+class AppendOnly(models.QuerySet["RunEvent"]):
+    """Rows that are written once. They go with their run, and not otherwise."""
+
+    def update(self, **values: Any) -> int:
+        raise TypeError("The history of a run is never changed.")
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        raise TypeError("The history of a run is never shortened.")
+
+
 class RunEvent(models.Model):
     """What happened to a run, in order; never changed."""
 
@@ -370,8 +428,15 @@ class RunEvent(models.Model):
     status = models.CharField(max_length=10)
     actor = models.CharField(max_length=200, blank=True, help_text="A person or a worker.")
 
+    objects = AppendOnly.as_manager()
+
     class Meta:
         ordering = ["pk"]
 
     def __str__(self) -> str:
         return self.text
+
+    def save(self, *args: Any, **values: Any) -> None:
+        if self.pk is not None:
+            raise TypeError("The history of a run is never changed.")
+        super().save(*args, **values)

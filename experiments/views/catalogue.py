@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
-from experiments import recipes
+from experiments import fair_queue, recipes
 from experiments.models import Architecture, Method, Run, Worker
 
 SUGGESTIONS = 40
@@ -31,9 +31,7 @@ def worker_list(request: HttpRequest) -> HttpResponse:
         "visible": set(
             Run.objects.for_user(request.user).filter(status__in=Run.ACTIVE).values_list("pk", flat=True)
         ),
-        "waiting": waiting.select_related("teacher", "architecture", "control").order_by(
-            "-priority", "queued"
-        )[:50],
+        "waiting": fair_queue.in_order(waiting.select_related("teacher", "architecture", "control"))[:50],
     }
     template = "workers/_body.html" if request.headers.get("HX-Request") else "workers/list.html"
     return render(request, template, context)

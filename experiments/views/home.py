@@ -5,9 +5,9 @@ from __future__ import annotations
 from django.db.models import Max, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils import timezone
 from django.views.decorators.http import require_GET
 
+from experiments import fair_queue
 from experiments.models import Dataset, Project, Run, Teacher, Worker
 
 from .runs import visible
@@ -21,11 +21,11 @@ def home(request: HttpRequest) -> HttpResponse:
     if getattr(request, "project", None) is None:
         return render(request, "home/no_project.html")
     runs = visible(request)
-    quiet = Q(status__in=Run.ACTIVE, lease_expires__lt=timezone.now())
+    quiet = Q(status__in=Run.ACTIVE, silent_since__isnull=False)
     waiting = runs.filter(status=Run.Status.QUEUED)
     context = {
         "active": runs.filter(status__in=Run.ACTIVE).exclude(quiet).order_by("-started")[:SHOWN],
-        "waiting": waiting.order_by("-priority", "queued")[:SHOWN],
+        "waiting": fair_queue.in_order(waiting)[:SHOWN],
         "n_waiting": waiting.count(),
         "lost": runs.filter(quiet)[:SHOWN],
         "failed": runs.filter(status=Run.Status.FAILED).order_by("-finished")[:5],

@@ -12,7 +12,6 @@ from django.core.paginator import Page, Paginator
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
 from experiments import lifecycle
@@ -75,7 +74,7 @@ def _page(request: HttpRequest, found: QuerySet[Run], total: int | None) -> Page
 
 def _counts(request: HttpRequest) -> dict[str, int]:
     runs = Run.objects.for_user(request.user).filter(project=current_project(request))
-    quiet = Q(status__in=Run.ACTIVE, lease_expires__lt=timezone.now())
+    quiet = Q(status__in=Run.ACTIVE, silent_since__isnull=False)
     each = {status: Count("pk", filter=Q(status=status) & ~quiet) for status in Run.Status.values}
     return runs.aggregate(all=Count("pk"), lost=Count("pk", filter=quiet), **each)
 

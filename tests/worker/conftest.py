@@ -32,9 +32,9 @@ class Site:
         self.log = home / "worker.log"
 
     def start(self) -> None:
-        """One worker for runs and short work, with the beat."""
+        """One worker for runs and short work."""
         argv = [sys.executable, "-m", "celery", "-A", "kdweb", "worker", "-n", "cpu0@test", "-c", "1"]
-        argv += ["-Q", "cpu,control", "-B", "-s", str(self.home / "beat"), "--loglevel", "INFO"]
+        argv += ["-Q", "cpu,control", "--loglevel", "INFO"]
         env = os.environ | {
             "KDWEB_HOME": str(self.home),
             "KDWEB_REDIS_URL": self.redis_url,
