@@ -1,6 +1,8 @@
 """What the engine's tests share."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +77,21 @@ def spec(dataset, teacher, tmp_path):
         )
 
     return make
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of its own of one megabyte; a real one, which only root may make."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("a disk of one megabyte cannot be mounted here (it takes root on Linux)")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def read_only(small_disk):
+    """A function: from now on nobody may write to the disk, which stops root too."""
+    return lambda: subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)

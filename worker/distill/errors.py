@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from pydantic import ValidationError
 
 from worker.distill.spec import SpecError
@@ -37,6 +41,17 @@ class OutOfMemory(Exception):
         smaller = f"set it to {batch_size // 2}" if batch_size > 1 else "choose smaller networks"
         self.fix = f"Lower training.batch_size: {smaller}, or free memory on {device}."
         super().__init__(f"a batch of {batch_size} does not fit in the memory of {device}")
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """An OSError of a write does not say which file it was: within the block it does."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def spec_error(error: ValidationError, prefix: str = "") -> SpecError:
