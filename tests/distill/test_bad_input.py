@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.distill.runs import reached, series
-from worker.distill import checkpoint, trainer
+from worker.distill import checkpoint, keeping, trainer
 from worker.distill.__main__ import failure
 from worker.distill.errors import Diverged
 from worker.distill.events import Checkpoint
@@ -18,7 +18,7 @@ from worker.distill.spec import ModelRef, Objective, Schedule, SpecError, Term
 def every_step(monkeypatch):
     """Each step is seen at once, and each epoch ends with a checkpoint."""
     monkeypatch.setattr("worker.distill.meter.INTERVAL", 0)
-    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 0)
+    monkeypatch.setattr(keeping, "EPOCH_END", 0)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_the_term_that_breaks_is_named_with_its_step_and_the_last_good_checkpoin
 
 def test_a_stop_that_finds_the_run_diverged_keeps_the_last_good_checkpoint(spec, monkeypatch, broken_at):
     monkeypatch.setattr("worker.distill.meter.INTERVAL", 1e9)  # nothing is seen before the stop
-    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 0)
+    monkeypatch.setattr(keeping, "EPOCH_END", 0)
     broken_at(9, float("nan"))
     asked = iter(range(1000))
     with pytest.raises(Diverged, match="last good checkpoint is of step 6") as diverged:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.distill.runs import identical, reached, series, weights
-from worker.distill import checkpoint, models, optim, trainer
+from worker.distill import checkpoint, keeping, models, optim, trainer
 from worker.distill.errors import Diverged, OutOfMemory, StopRequested
 from worker.distill.evaluate import never
 from worker.distill.events import Checkpoint, Progress
@@ -138,7 +138,7 @@ def test_a_finished_run_is_not_trained_again(spec):
 
 
 def test_a_damaged_checkpoint_costs_steps_and_not_exactness(spec, monkeypatch):
-    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 0)
+    monkeypatch.setattr(keeping, "EPOCH_END", 0)
     run, events = spec(), []
     trainer.train(run, events.append)
     expected = weights(run)

@@ -20,7 +20,7 @@ from worker.distill.assemble import Run, Stage
 from worker.distill.batches import Batch, memory_format
 from worker.distill.data.prepared import Split
 from worker.distill.evaluate import predict
-from worker.distill.events import Reporter
+from worker.distill.events import Reporter, Resumed
 from worker.distill.objective import Wanted
 from worker.distill.teacher_cache import Table, TeacherCache, cache_key
 from worker.distill.teachers import Look, Outputs
@@ -33,6 +33,7 @@ class Lessons:
         self.run, self.report, self.should_stop = run, report, should_stop
         self.why_not = self._why_not()
         self.cached = not self.why_not  # until a view does not fit
+        self.promised = False  # whether the attempt before this one had them cached
         self.caches: list[TeacherCache] = []  # one for each part of the run
         self.live: Look | None = None
         self.cache: TeacherCache | None = None
@@ -40,9 +41,18 @@ class Lessons:
         self.strong: Table | None = None
         self.stage = run.stages[-1]
 
-    def resume(self, cached: bool) -> None:
-        """A run that computed goes on computing: rounded outputs differ in the last bits."""
-        self.cached = self.cached and cached
+    def resume(self, cached: bool) -> list[str]:
+        """A run that computed goes on computing: rounded outputs differ in the last bits.
+
+        What stands against an exact resume, in words: that they were cached, and are no longer.
+        """
+        self.cached, self.promised = self.cached and cached, cached
+        return self._broken(self.why_not) if self.run.teachers is not None else []
+
+    def _broken(self, reason: str) -> list[str]:
+        """Once: a promise is broken if there is one and the outputs are not cached any more."""
+        broken, self.promised = self.promised and not self.cached, self.promised and self.cached
+        return [f"the teacher's outputs were cached and are now computed, unrounded ({reason})"] * broken
 
     @contextmanager
     def about(self, stage: Stage, wanted: Wanted) -> Iterator[None]:
@@ -77,6 +87,8 @@ class Lessons:
         self.cached = not self.run.group.any(self.table is None)
         if not self.cached:
             self.table = self.strong = None
+            for why in self._broken(self.cache.why_not):
+                self.report(Resumed(step=self.run.step, exact=False, why=why))
 
     def look(self, batch: Batch, inputs: Tensor, *, strong: bool = False) -> Outputs:
         """The outputs for the batch, whose images `inputs` are; {} where nobody asks the teachers."""

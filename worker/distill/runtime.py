@@ -104,12 +104,16 @@ def pick_device(name: str = "auto") -> torch.device:
 
 def describe_device(device: torch.device) -> str:
     """The hardware in words, without which no latency can be read: 'AMD EPYC 7B13 (CPU, 2 threads)'."""
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)} (CUDA)"
-    if device.type == "mps":
-        return f"{_processor()} (MPS)"
+    if device.type != "cpu":
+        return hardware(device)
     threads = torch.get_num_threads()
     return f"{_processor()} (CPU, {threads} thread{'s' if threads != 1 else ''})"
+
+
+def hardware(device: torch.device) -> str:
+    """The chip that computes: 'AMD EPYC 7B13 (CPU)'."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return f"{name} ({device.type.upper()})"
 
 
 @functools.cache

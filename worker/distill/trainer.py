@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from worker.distill import checkpoint, methods, objective, optim
+from worker.distill import methods, objective, optim
 from worker.distill.assemble import Run, Stage, assemble, optimizer
 from worker.distill.batches import Batch, memory_format
 from worker.distill.conclude import conclude, score
@@ -27,14 +26,13 @@ from worker.distill.errors import Diverged, OutOfMemory, StopRequested
 from worker.distill.evaluate import never
 from worker.distill.events import Log, Phase, Reporter
 from worker.distill.group import together
+from worker.distill.keeping import Keeper, resume
 from worker.distill.layers import Tap
 from worker.distill.lessons import Lessons
 from worker.distill.meter import Meter
 from worker.distill.objective import Target, Values, Wanted
 from worker.distill.runtime import describe_device, is_out_of_memory, pick_device
-from worker.distill.spec import RunSpec, SpecError
-
-CHECKPOINT_EVERY = 2.0  # seconds at least between epoch-end checkpoints; a short epoch is soon redone
+from worker.distill.spec import RunSpec
 
 
 def train(spec: RunSpec, report: Reporter, should_stop: Callable[[], bool] = never) -> dict[str, Any]:
@@ -80,6 +78,7 @@ def fit(run: Run, lessons: Lessons, report: Reporter, should_stop: Callable[[], 
     # fp16 finds the scale of its gradients by trying: a step whose gradients overflow is left out.
     tried = ["gradient norm"] if run.scaler.is_enabled() else []
     meter = Meter(report, total_steps=run.epochs * run.steps, epochs=run.epochs, overflowing=tried)
+    keeper = Keeper(run, lessons, meter, report)
     for stage in run.stages:
         if over(run, stage):
             continue
@@ -88,7 +87,7 @@ def fit(run: Run, lessons: Lessons, report: Reporter, should_stop: Callable[[], 
             run.optimizer = optimizer(run.spec.training, run.student, run.loss)
         report(Phase(name=stage.name, detail=f"on {describe_device(run.device)}"))
         try:
-            one_stage(run, stage, lessons, meter, report, should_stop)
+            one_stage(run, stage, lessons, keeper, report, should_stop)
         except Diverged as error:
             error.last_good(run.saved)
             raise
@@ -98,26 +97,22 @@ def one_stage(
     run: Run,
     stage: Stage,
     lessons: Lessons,
-    meter: Meter,
+    keeper: Keeper,
     report: Reporter,
     should_stop: Callable[[], bool],
 ) -> None:
     """The epochs of a stage that are still to do."""
-    saved = time.monotonic()
     with part_of(run, stage) as part, lessons.about(stage, part.wanted):
         while not over(run, stage):
             try:
-                one_epoch(run, part, lessons, meter, should_stop)
+                one_epoch(run, part, lessons, keeper, should_stop)
                 if not stage.prelude:
-                    validate(run, meter, report, should_stop)
+                    validate(run, keeper.meter, report, should_stop)
             except StopRequested:
-                meter.flush(run.epoch)
-                save(run, lessons, report)
+                keeper.save()
                 raise
             run.epoch, run.batch = run.epoch + 1, 0
-            if over(run, stage) or time.monotonic() - saved >= CHECKPOINT_EVERY:
-                save(run, lessons, report)
-                saved = time.monotonic()
+            keeper.epoch_end(last=over(run, stage))
 
 
 def over(run: Run, stage: Stage) -> bool:
@@ -147,14 +142,16 @@ def _look_once(run: Run) -> None:
         run.student.eval()(torch.zeros(1, *run.image, device=run.device))
 
 
-def one_epoch(run: Run, part: Part, lessons: Lessons, meter: Meter, should_stop: Callable[[], bool]) -> None:
+def one_epoch(
+    run: Run, part: Part, lessons: Lessons, keeper: Keeper, should_stop: Callable[[], bool]
+) -> None:
     """The steps of the current epoch that are still to do."""
     run.student.train()
     for module in run.frozen:
         module.eval()
     run.loss.train()
     lessons.begin(run.epoch)
-    accumulate = run.spec.training.accumulate
+    accumulate, meter = run.spec.training.accumulate, keeper.meter
     local = run.epoch - part.stage.start
     for group in grouped(run.batches.epoch(local, start=run.batch * accumulate), accumulate):
         if run.group.any(should_stop()):
@@ -162,6 +159,7 @@ def one_epoch(run: Run, part: Part, lessons: Lessons, meter: Meter, should_stop:
         values = one_step(run, part, lessons, group)
         run.batch += 1
         meter.add(run.step, run.epoch, sum(len(batch.labels) for batch in group), values)
+        keeper.mid_epoch()
     meter.flush(run.epoch)
 
 
@@ -329,68 +327,3 @@ def validate(run: Run, meter: Meter, report: Reporter, should_stop: Callable[[],
     if finished(run):
         patience = run.spec.training.early_stop
         report(Log(text=f"Stopped early: {patience} epochs without a better validation."))
-
-
-# --- checkpoints
-
-
-def identity(run: Run) -> dict[str, Any]:
-    """What makes two runs the same; files may have moved in between."""
-    asked = run.spec.model_dump(mode="json", exclude={"dataset", "output", "device", "cache", "processes"})
-    for ref in (asked["student"], asked["teacher"] or {}, *asked["more_teachers"]):
-        ref.pop("weights", None)
-    return asked | {"data": run.data.meta.fingerprint}
-
-
-def save(run: Run, lessons: Lessons, report: Reporter) -> None:
-    """Everything the rest of the run depends on. Its position is (epoch, batch). Raises Diverged."""
-    size = optim.largest(run.student.parameters())
-    if not math.isfinite(size):  # a loss can be finite while its gradient is not
-        raise Diverged("weights", size, run.step, run.optimizer.param_groups[0]["lr"])
-    run.saved = run.step
-    if not run.group.leads:
-        return
-    state = {
-        "identity": identity(run),
-        "epoch": run.epoch,
-        "batch": run.batch,
-        "student": run.student.state_dict(),
-        "methods": run.loss.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "scaler": run.scaler.state_dict(),
-        "ema": run.ema.state_dict() if run.ema is not None else None,
-        "early_stop": run.early_stop.state_dict() if run.early_stop is not None else None,
-        "best": run.best,
-        "cached": lessons.cached,
-        "rng": torch.get_rng_state(),
-        "rng_cuda": torch.cuda.get_rng_state(run.device) if run.device.type == "cuda" else None,
-    }
-    report(checkpoint.save_resume(Path(run.spec.output), state, run.step))
-
-
-def resume(run: Run, lessons: Lessons, report: Reporter) -> None:
-    """Go back to where the output folder's newest whole checkpoint was."""
-    folder = Path(run.spec.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    state = checkpoint.load_resume(folder, report)
-    if state is None:
-        return
-    if state["identity"] != identity(run):
-        fix = "Choose an empty folder, or remove the checkpoints in it."
-        raise SpecError("output", run.spec.output, "the folder holds checkpoints of another run.", fix)
-    run.epoch, run.batch = state["epoch"], state["batch"]
-    run.saved = run.step
-    run.student.load_state_dict(state["student"])
-    run.loss.load_state_dict(state["methods"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.scaler.load_state_dict(state["scaler"])
-    if run.ema is not None:
-        run.ema.load_state_dict(state["ema"])
-    if run.early_stop is not None:
-        run.early_stop.load_state_dict(state["early_stop"])
-    run.best = {name: tensor.to(run.device) for name, tensor in state["best"].items()}
-    lessons.resume(state["cached"])
-    torch.set_rng_state(state["rng"])
-    if state["rng_cuda"] is not None and run.device.type == "cuda":
-        torch.cuda.set_rng_state(state["rng_cuda"], run.device)
-    report(Log(text=f"Resumed at step {run.step}."))
