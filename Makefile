@@ -13,12 +13,13 @@ FIND_PYTHON = for p in $(CANDIDATES); do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up doctor test test-fast lint bench format clean
+.PHONY: help demo up doctor test test-fast test-faults lint bench format clean
 
 help:
 	@echo "make demo       start everything with a demo project (make demo DEMO_ARGS=--check: look, report, end)"
 	@echo "make up         start everything without the demo"
 	@echo "make test       linters, types, import contracts, every test        make test-fast  without servers and long trainings"
+	@echo "make test-faults  every fault done for real: kills, floods, cuts (half an hour)"
 	@echo "make bench      the benchmarks          make doctor  what this machine offers, and what is wrong"
 	@echo "make format     ruff's formatting       make clean   remove what make made (never the data)"
 
@@ -32,11 +33,14 @@ doctor: $(VENV)/.worker
 	$(BIN)/python manage.py doctor
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not server and not browser"
-	$(BIN)/python -m pytest -m "server or browser"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not server and not browser and not faults"
+	$(BIN)/python -m pytest -m "(server or browser) and not faults"
 
 test-fast: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not server and not browser and not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not server and not browser and not slow and not faults"
+
+test-faults: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
