@@ -6,6 +6,10 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,22 +18,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connections
+from django.db.migrations.recorder import MigrationRecorder
 from django.db.utils import ConnectionHandler
 from django.test import override_settings
 from django.utils import timezone
 
-from experiments.backup import FOLDERS, make, manifest, stored
+from experiments.backup import FOLDERS, database, make, manifest, stored
 from experiments.models import Artifact, Dataset, Run, Teacher, Upload, Worker
 from experiments.models.catalogue import Readiness
 from tests.experiments.make import a_dataset, a_project, a_run, a_teacher
+from tests.running import ROOT, environment
 
 
 @contextmanager
-def at(home: Path, database: dict[str, Any] | None = None) -> Iterator[Path]:
+def at(home: Path, config: dict[str, Any] | None = None) -> Iterator[Path]:
     """The ORM and the file store are this home's for as long as the block lasts."""
-    config = database or {"ENGINE": "django.db.backends.sqlite3", "NAME": str(home / "kdweb.sqlite3")}
+    sqlite = {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": settings.SQLITE_OPTIONS}
+    config = config or sqlite | {"NAME": str(home / "kdweb.sqlite3")}
     usual = connections["default"]
     connections["default"] = ConnectionHandler({"default": config}).create_connection("default")
     for folder in FOLDERS:
@@ -161,15 +169,15 @@ def test_a_checkpoint_dropped_meanwhile_is_no_loss_and_a_newer_one_is_taken(
 ) -> None:
     """The engine writes 30 and drops 10 just before the database is frozen; its rows follow."""
     run = Run.objects.get(name="running")
-    usual = make.database.snapshot
+    usual = database.snapshot
 
     def snapshot() -> Any:
         artifact(run, "resume", 30, "resume-30.pt", b"thirty")
         (home / f"runs/{run.pk}/2/resume-10.pt").unlink()
-        monkeypatch.setattr(make.database, "snapshot", usual)
+        monkeypatch.setattr(database, "snapshot", usual)
         return usual()
 
-    monkeypatch.setattr(make.database, "snapshot", snapshot)
+    monkeypatch.setattr(database, "snapshot", snapshot)
     target = backed_up(home)
     with at(tmp_path / "new") as new:
         code, said = manage("restore", str(target))
@@ -183,7 +191,7 @@ def test_a_file_that_went_before_it_could_be_held_makes_another_round(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All the frozen rows name is gone already: a later moment is taken instead."""
-    run, usual, rounds = Run.objects.get(name="running"), make.database.snapshot, []
+    run, usual, rounds = Run.objects.get(name="running"), database.snapshot, []
 
     def too_fast(self: Any, one: Any) -> None:
         if rounds or one.run is None:
@@ -197,7 +205,7 @@ def test_a_file_that_went_before_it_could_be_held_makes_another_round(
 
     hold = make.Held.hold
     monkeypatch.setattr(make.Held, "hold", too_fast)
-    monkeypatch.setattr(make.database, "snapshot", snapshot)
+    monkeypatch.setattr(database, "snapshot", snapshot)
     found = manifest.read(backed_up(home))
     assert len(rounds) == 2
     assert (found.missing, f"files/runs/{run.pk}/2/resume-20.pt" in found.files) == ([], True)
@@ -231,6 +239,57 @@ def test_a_symbolic_link_out_of_the_data_folder_is_not_followed(home: Path, tmp_
     code, said = manage("backup", str(tmp_path / "backup"))
     assert (code, "is missing" in said) == (1, True)
     assert not (tmp_path / "backup/files/teachers").exists()
+
+
+def test_writers_do_not_wait_for_the_snapshot_and_are_not_in_it(home: Path, tmp_path: Path) -> None:
+    other = sqlite3.connect(home / "kdweb.sqlite3", timeout=0, isolation_level=None)
+    with database.snapshot() as dump:
+        other.execute("UPDATE experiments_run SET name = 'renamed'")
+        assert not Run.objects.filter(name="renamed").exists()
+        dump(tmp_path / "dump.sqlite3")
+    other.close()
+    copy = sqlite3.connect(tmp_path / "dump.sqlite3")
+    assert {name for (name,) in copy.execute("SELECT name FROM experiments_run")} == {"done", "running"}
+    assert Run.objects.filter(name="renamed").count() == 2
+
+
+def test_a_backup_of_an_older_version_is_brought_up_to_date(home: Path, tmp_path: Path) -> None:
+    target = backed_up(home)
+    with at(tmp_path / "old") as old:
+        call_command("migrate", "experiments", "0004", verbosity=0)
+        connections["default"].close()
+        connections["default"].ensure_connection()
+        with database.snapshot() as dump:
+            (target / "database.sqlite3").unlink()
+            dump(target / "database.sqlite3")
+        assert old.exists()
+    digest = manifest.digest(target / "database.sqlite3").model_dump()
+    edit(target, lambda m: m["files"].update({"database.sqlite3": digest}))
+    edit(target, lambda m: m["migrations"].update(experiments=["0001_initial"]))
+    with at(tmp_path / "new"):
+        code, said = manage("restore", str(target))
+        assert code == 0, said
+        assert MigrationRecorder(connections["default"]).applied_migrations().keys() >= {
+            ("experiments", "0005_leases_and_attempts")
+        }
+        assert not Run.objects.filter(silent_since=None).exists()
+
+
+def test_a_killed_backup_is_none_and_the_next_one_is_whole(home: Path, tmp_path: Path) -> None:
+    os.truncate(home / "teachers/7.safetensors", 100_000_000)
+    connections["default"].close()
+    argv = [sys.executable, "manage.py", "backup", str(tmp_path / "backup")]
+    child = subprocess.Popen(argv, cwd=ROOT, env=environment(home, 0), stdout=subprocess.DEVNULL)
+    while not list((tmp_path / "backup.partial").glob("files/*")):
+        assert child.poll() is None
+        time.sleep(0.001)
+    child.kill()
+    child.wait()
+    assert not (tmp_path / "backup").exists()
+    assert "is no whole backup" in manage("restore", str(tmp_path / "backup.partial"))[1]
+    code, said = manage("backup", str(tmp_path / "second"))
+    assert "7.safetensors is damaged: weights of the teacher" in said
+    assert (code, len(list(tmp_path.glob("second/files/*")))) == (1, 4)
 
 
 # --- What a backup refuses --------------------------------------------------------------------------------
@@ -382,7 +441,7 @@ def test_an_older_checkpoint_that_is_gone_is_no_problem_and_the_last_one_is(home
     assert manage("restore", "--check")[0] == 0
     (home / f"runs/{run.pk}/2/resume-20.pt").unlink()
     code, said = manage("restore", "--check")
-    assert (code, "The run begins anew if it is to go on." in said) == (1, True)
+    assert (code, "the run can only begin anew." in said) == (1, True)
 
 
 def test_a_row_that_names_a_file_outside_is_a_problem(home: Path) -> None:

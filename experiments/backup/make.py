@@ -2,9 +2,11 @@
 
 Rows and files change all the time, and a running engine drops a checkpoint as soon as it has two newer ones.
 So files are held first: a hard link costs nothing and outlives the name. No file that a row names is ever
-written in place (each is written aside and renamed), so a held file stays what it is. Then the database is
-frozen in a snapshot, what it names is held as well, and only when the snapshot names nothing that is not
-held is it dumped. Copying, the long part, comes after that, from the held files.
+written in place (each is written aside and renamed; an upload is whole before its row says so), so a held
+file stays what it is. Then the database is frozen in a snapshot, what it names is held as well, and only
+when the snapshot names nothing that is not held is it dumped. Copying, the long part, comes after that.
+
+Journals of a database that was away are left out: what they hold is done again from the last checkpoint.
 """
 
 from __future__ import annotations

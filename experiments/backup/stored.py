@@ -97,6 +97,6 @@ def consequence(one: Stored, wanted: Iterable[Stored], bad: Iterable[Stored]) ->
     lost = set(bad)
     left = [other.step for other in wanted if other.run == one.run and other not in lost]
     if not left:
-        return " The run begins anew if it is to go on."
+        return " It was the last one: the run can only begin anew."
     newest = max(left)
     return f" The run goes on from the checkpoint at step {newest}." if newest < one.step else ""
