@@ -41,6 +41,7 @@ class Recorder:
     def __init__(self, run: Run) -> None:
         self.run_id, self.fence = run.pk, run.fence
         self.lines_before = LogLine.objects.filter(run=run).aggregate(last=Max("n"))["last"] or 0
+        self.line = self.lines_before  # number of the last one, stored or not
         self.metrics: dict[str, Any] = {s.name: metric_store.summary(s) for s in run.series.all()}
         self.started = run.status == Run.Status.RUNNING
         self.cursor = run.live_cursor
@@ -95,7 +96,7 @@ class Recorder:
                 frame[key] += part
 
     def _line(self, event: Log) -> None:
-        number = self.lines_before + len(self.lines) + 1
+        self.line = number = self.line + 1
         text = event.text.replace("\x00", "")[:MAX_LINE]  # PostgreSQL takes no NUL
         line = LogLine(run_id=self.run_id, n=number, wall=event.wall, level=event.level, text=text)
         self.lines.append(line)
@@ -157,6 +158,7 @@ class Recorder:
         with transaction.atomic():
             metrics = self._write({name: metric_store.join(blocks) for name, blocks in self.points.items()})
         self.metrics = metrics
+        self.lines_before += len(self.lines)
         self._forget()
 
     def _forget(self) -> None:
@@ -176,8 +178,9 @@ class Recorder:
 
     def _catch_up(self) -> None:
         """The journal first, for it is older. Its frames went out when they came."""
-        newer, frame = self.said, self.frame
+        newer, frame, self.frame = self.said, self.frame, {}
         self._forget()
+        self.line = self.lines_before
         try:
             for block in self.journal.blocks():
                 for event in block:
@@ -210,9 +213,9 @@ class Recorder:
 
     def _write_lines(self) -> None:
         LogLine.objects.bulk_create(self.lines, batch_size=500)
-        before, self.lines_before = self.lines_before, self.lines_before + len(self.lines)
-        if self.lines_before // KEPT_LINES > before // KEPT_LINES:  # now and then, not with every line
-            LogLine.objects.filter(run_id=self.run_id, n__lte=self.lines_before - KEPT_LINES).delete()
+        last = self.lines_before + len(self.lines)
+        if last // KEPT_LINES > self.lines_before // KEPT_LINES:  # now and then, not with every line
+            LogLine.objects.filter(run_id=self.run_id, n__lte=last - KEPT_LINES).delete()
 
     def _has_started(self) -> None:
         self.started = True

@@ -109,6 +109,7 @@ class Engine:
         self.ending: Event | None = None  # Result, Failed or Stopped
         self.kill_at: float | None = None
         self.killed = ""  # why we killed it
+        self.heard = time.monotonic()  # when it last said anything, once it has work
 
     @property
     def alive(self) -> bool:
@@ -118,6 +119,7 @@ class Engine:
         """Hand over the one request. False: the child is gone."""
         assert self.process.stdin
         line = json.dumps({"command": command, "spec": spec}) + "\n"
+        self.heard = time.monotonic()
         try:
             self.process.stdin.write(line.encode())
             self.process.stdin.close()
@@ -148,6 +150,7 @@ class Engine:
             block = os.read(key.fd, PIPE)
         except BlockingIOError:
             return []
+        self.heard = time.monotonic()
         buffer = self.buffers[key.data]
         if not block:
             self.selector.unregister(key.fileobj)
@@ -194,6 +197,16 @@ class Engine:
         if self.kill_at is None and self.alive:
             self.process.send_signal(signal.SIGTERM)
             self.kill_at = time.monotonic() + grace
+
+    def dump(self, grace: float = 2.0) -> list[Event]:
+        """Asks where it stands: the stacks of its threads, and whatever else it says within `grace` seconds."""
+        if self.alive:
+            self.process.send_signal(signal.SIGUSR1)
+        found: list[Event] = []
+        until = time.monotonic() + grace
+        while self.alive and time.monotonic() < until:
+            found += self.read(0.1)
+        return found
 
     def _enforce(self) -> None:
         if self.kill_at is not None and time.monotonic() > self.kill_at and self.alive:

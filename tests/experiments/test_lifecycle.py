@@ -107,7 +107,7 @@ def test_a_run_whose_teacher_is_in_the_making_waits():
 
 
 def test_a_run_whose_dataset_is_being_prepared_waits():
-    run = queued(dataset=a_dataset("slow", status=Readiness.PREPARING))
+    queued(dataset=a_dataset("slow", status=Readiness.PREPARING))
     assert lifecycle.claim("w") is None
 
 
@@ -132,7 +132,7 @@ def test_a_run_is_ranked_by_its_score_and_by_top1_where_there_is_none():
 
 
 def test_a_silent_run_is_claimed_again_with_the_next_fence():
-    run = lost()
+    lost()
     claimed = lifecycle.claim("w2")
     assert (claimed.fence, claimed.status) == (2, "preparing")
     first, second = Attempt.objects.all()
@@ -140,7 +140,7 @@ def test_a_silent_run_is_claimed_again_with_the_next_fence():
 
 
 def test_a_run_with_a_living_worker_is_nobody_elses():
-    run = a_running_run(lease_expires=timezone.now() + timedelta(seconds=5))
+    a_running_run(lease_expires=timezone.now() + timedelta(seconds=5))
     assert lifecycle.claim("w2") is None
 
 
@@ -234,7 +234,7 @@ def test_nobody_gathers_turns_by_staying_away():
     for number in range(3):
         submitted(second, f"second {number}")
     submitted(first, "first 4")
-    assert order() == ["second 0", "first 3", "second 1", "first 4", "second 2"]
+    assert order() == ["second 0", "first 3", "second 1", "second 2", "first 4"]
 
 
 def test_a_higher_priority_goes_first_and_waiting_raises_it():

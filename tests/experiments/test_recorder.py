@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from django.db import OperationalError, connection
 
-from experiments import lifecycle, metric_store, recorder, runspec, stream
+from experiments import checkpoints, lifecycle, metric_store, recorder, runspec, stream
 from experiments.models import Artifact, LogLine, Run, Series
 from experiments.recorder import Recorder
-from worker.distill.events import Checkpoint, Log, Metrics, Phase, Progress
+from worker.distill.events import Checkpoint, Log, Metrics, Phase, Progress, Resumed
 
 from .make import a_running_run
 
@@ -40,8 +42,10 @@ def metrics(first: int, last: int, **series: float) -> Metrics:
 def checkpoint(run: Run, step: int, kind: str = "resume", name: str | None = None) -> Checkpoint:
     path = runspec.attempt_folder(run) / (name or f"resume-{step:010d}.pt")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"state")
-    return Checkpoint(kind=kind, path=str(path), sha256="0" * 64, bytes=5, step=step)
+    content = f"state of step {step}".encode()
+    path.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    return Checkpoint(kind=kind, path=str(path), sha256=digest, bytes=len(content), step=step)
 
 
 def steps(run: Run, name: str) -> list[int]:
@@ -72,7 +76,7 @@ def test_a_multi_label_runs_accuracy_is_its_map(frames):
     assert record.close()
     run.refresh_from_db()
     assert run.accuracy == run.metrics["val/map"]["max"] == 1.0
-    recorder.go_back(run)
+    checkpoints.go_back(run)
     run.refresh_from_db()
     assert run.accuracy is None  # nothing is left before the first checkpoint
 
@@ -132,21 +136,98 @@ def test_lines_are_numbered_on_from_the_last_attempt(frames):
     assert list(run.log.values_list("n", "text")) == [(1, "one"), (2, "two")]
 
 
-def test_a_database_that_is_away_loses_nothing(frames, monkeypatch):
+@contextmanager
+def away():
+    """The database answers nothing."""
+
+    def refuse(execute, sql, params, many, context):
+        raise OperationalError("the server closed the connection unexpectedly")
+
+    with connection.execute_wrapper(refuse):
+        yield
+
+
+def test_while_the_database_is_away_everything_goes_into_a_journal_and_from_there_back(frames):
     run = a_running_run()
     record = Recorder(run)
     record.feed(metrics(1, 5, lr=1.0))
-    record.feed(Log(text="kept", wall=1.0))
-
-    def away(execute, sql, params, many, context):
-        raise OperationalError("the server closed the connection unexpectedly")
-
-    with connection.execute_wrapper(away):
+    record.feed(Log(text="first", wall=1.0))
+    with away():
         assert not record.flush()
-    record.feed(metrics(6, 9, lr=1.0))
+        record.feed(metrics(6, 9, lr=1.0))
+        record.feed(checkpoint(run, 9))
+        assert not record.flush()
+        assert not record.close(give_up=lambda: True)
+    assert record.journal
+    assert not record.points  # nothing waits in memory
+    record.feed(metrics(10, 12, lr=1.0))
+    record.feed(Log(text="last", wall=1.0))
     assert record.close()
-    assert steps(run, "lr") == list(range(1, 10))
-    assert run.log.count() == 1
+    assert steps(run, "lr") == list(range(1, 13))
+    assert list(run.log.values_list("text", flat=True)) == ["first", "last"]
+    assert run.artifacts.get().step == 9
+    assert not record.journal
+    assert sum(len(frame.get("points", {}).get("lr", {}).get("s", [])) for frame in frames) == 12  # each once
+
+
+def test_a_disk_that_is_full_as_well_leaves_everything_in_memory(frames):
+    run = a_running_run()
+    record = Recorder(run)
+    folder = record.journal.path.parent
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("in the way: nothing can be written below")
+    record.feed(metrics(1, 5, lr=1.0))
+    with away():
+        assert not record.flush()
+    folder.unlink()
+    assert record.close()
+    assert steps(run, "lr") == list(range(1, 6))
+
+
+def test_the_next_attempt_reads_the_journal_of_a_worker_that_died(frames):
+    run = a_running_run()
+    record = Recorder(run)
+    record.feed(metrics(1, 5, lr=1.0))
+    record.feed(checkpoint(run, 5))
+    with away():
+        assert not record.flush()
+    with record.journal.path.open("a") as file:
+        file.write('{"type": "metrics", "steps": [6')  # cut short by the end
+    again = second_attempt(run)
+    recorder.adopt(again)
+    checkpoints.go_back(again)
+    assert steps(run, "lr") == list(range(1, 6))
+    assert (run.artifacts.get().step, run.artifacts.get().fence) == (5, 1)
+    assert not record.journal
+
+
+def test_a_flood_of_lines_pushes_the_oldest_out(frames, monkeypatch):
+    monkeypatch.setattr(recorder, "KEPT_LINES", 100)
+    run = a_running_run()
+    record = Recorder(run)
+    for number in range(1, 451):
+        record.feed(Log(text=str(number), wall=1.0))
+        if number % 30 == 0:
+            record.flush()
+    record.close()
+    kept = list(run.log.values_list("text", flat=True))
+    assert kept[-1] == "450"
+    assert 100 <= len(kept) <= 200
+
+
+def test_an_attempt_that_goes_on_says_so_and_whether_exactly(frames):
+    run = a_running_run()
+    record = Recorder(run)
+    record.feed(Resumed(step=40))
+    record.feed(Resumed(step=40, exact=False, why="torch 2.12.0 → 2.13.0"))
+    record.close()
+    run.refresh_from_db()
+    texts = list(run.events.values_list("text", flat=True))
+    assert texts == [
+        "Goes on from step 40, exactly.",
+        "Goes on from step 40, not exactly: torch 2.12.0 → 2.13.0.",
+    ]
+    assert run.inexact == "torch 2.12.0 → 2.13.0"
 
 
 def test_checkpoints_the_engine_dropped_lose_their_rows(frames):
@@ -188,7 +269,7 @@ def test_a_further_attempt_goes_on_from_the_last_checkpoint(frames):
     record.feed(metrics(30, 30, val_top1=0.01))
     record.close()
     again = second_attempt(run)
-    recorder.go_back(again)
+    checkpoints.go_back(again)
     assert steps(run, "loss/total") == list(range(1, 21))
     assert [path.name for path in runspec.attempt_folder(again).iterdir()] == ["resume-0000000020.pt"]
     again.refresh_from_db()
@@ -201,9 +282,9 @@ def test_a_checkpoint_without_a_row_is_left_behind(frames):
     record.feed(metrics(1, 20, loss_total=1.0))
     record.feed(checkpoint(run, 10))
     record.close()
-    checkpoint(run, 40)  # the worker died before it could say so
+    checkpoint(run, 40)  # written, and the worker died before it could say so
     again = second_attempt(run)
-    recorder.go_back(again)
+    checkpoints.go_back(again)
     assert [path.name for path in runspec.attempt_folder(again).iterdir()] == ["resume-0000000010.pt"]
     assert steps(run, "loss/total") == list(range(1, 11))
 
@@ -213,22 +294,62 @@ def test_without_a_checkpoint_everything_begins_anew(frames):
     record = Recorder(run)
     record.feed(metrics(1, 20, loss_total=1.0))
     record.close()
-    recorder.go_back(second_attempt(run))
+    checkpoints.go_back(second_attempt(run))
     assert Series.objects.get().count == 0
 
 
-def test_checkpoints_of_an_earlier_attempt_go_when_this_one_has_its_own(frames):
+def test_the_last_two_checkpoints_are_kept_whatever_attempts_they_are_of(frames):
     run = a_running_run()
     record = Recorder(run)
+    record.feed(checkpoint(run, 5))
     record.feed(checkpoint(run, 10))
     record.close()
     again = second_attempt(run)
-    recorder.go_back(again)
+    checkpoints.go_back(again)
     record = Recorder(again)
     record.feed(checkpoint(again, 20))
     record.close()
-    assert list(run.artifacts.values_list("step", "fence")) == [(20, 2)]
-    assert not (run.folder / "1" / "resume-0000000010.pt").exists()
+    assert [a.step for a in run.artifacts.all()][:2] == [20, 10]
+    record.feed(checkpoint(again, 30))
+    record.close()
+    assert list(run.artifacts.values_list("step", "fence")) == [(30, 2), (20, 2)]
+    assert not (run.folder / "1").exists()
+
+
+def three_checkpoints(run: Run) -> list[Path]:
+    record = Recorder(run)
+    events = [checkpoint(run, step) for step in (10, 20, 30)]
+    record.feed(metrics(1, 33, lr=1.0))
+    for event in events:
+        record.feed(event)
+    record.close()
+    return [Path(event.path) for event in events]
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_that_is_said(frames):
+    run = a_running_run()
+    paths = three_checkpoints(run)
+    paths[2].write_bytes(b"cut")
+    paths[1].unlink()
+    again = second_attempt(run)
+    checkpoints.go_back(again)
+    again.refresh_from_db()
+    assert again.step == 10
+    assert steps(run, "lr") == list(range(1, 11))
+    first, second = run.events.values_list("text", flat=True)
+    assert "step 30" in first
+    assert "damaged" in first
+    assert "step 20" in second
+    assert "cannot be read" in second
+
+
+def test_when_all_checkpoints_are_gone_a_person_decides(frames):
+    run = a_running_run()
+    for path in three_checkpoints(run):
+        path.unlink()
+    with pytest.raises(checkpoints.CheckpointsGone, match="try again from the start"):
+        checkpoints.go_back(second_attempt(run))
+    assert steps(run, "lr") == list(range(1, 34))  # nothing is forgotten before that
 
 
 def test_a_run_that_was_cancelled_meanwhile_is_fenced_off(frames):
