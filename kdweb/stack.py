@@ -53,7 +53,7 @@ def run_stack(
         end_leftovers(folder / "children.json")
         refuse_taken(port)
         say(f"kdweb · data in {settings.KDWEB_HOME}")
-        stages = [*broker(folder), [*workers(), web(port)]]
+        stages = [*broker(folder, say), [*workers(), web(port)]]
         # A script that is called when all is ready brings a project of its own.
         site = Site(url, prepare(say, with_project=on_ready is None))
         collect_static()
@@ -139,12 +139,15 @@ def refuse_taken(port: int) -> None:
 
 
 # --- The services -----------------------------------------------------------------------------------------
-def broker(folder: Path) -> list[list[Service]]:
+def broker(folder: Path, say: Say) -> list[list[Service]]:
     """Redis as a stage of its own, unless the environment names one that runs already."""
     url = settings.KDWEB_REDIS_URL
     if os.environ.get("KDWEB_REDIS_URL") or os.environ.get("KDWEB_REDIS_URL_FILE"):
         if trouble := embedded_redis.trouble(url):
             raise StackError(f"The Redis of KDWEB_REDIS_URL does not answer: {trouble}.")
+        if policy := embedded_redis.evicts(url):
+            words = embedded_redis.EVICTS.format(policy=policy)
+            say(f"! The Redis of KDWEB_REDIS_URL: {words}. {embedded_redis.NO_EVICTION}.")
         return []
     server = embedded_redis.find_server()
     if server is None:

@@ -9,14 +9,17 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from asgiref.sync import sync_to_async
-from django.db import close_old_connections
+from django.contrib.auth import get_user
+from django.contrib.sessions.backends.base import SessionBase
+from django.db import DatabaseError, close_old_connections
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.views.decorators.http import require_GET
 
 from experiments import stream
 from experiments.models import Run
 
-LIFE_SECONDS = 15 * 60  # then the browser comes back, and what it may see is asked again
+LIFE_SECONDS = 15 * 60  # then the browser comes back: no connection is older than a proxy's patience
+ASK_AGAIN = 30.0  # seconds between two looks whether its person may still see the runs
 RETRY_MS = 1_000
 MAX_RUNS = 100
 _STREAM_ID = re.compile(r"\d{1,18}-\d{1,18}")
@@ -56,6 +59,22 @@ def _still_open(user_runs: list[int], request: HttpRequest) -> list[int]:
     return [pk for pk in user_runs if rows[pk] not in Run.ENDED]
 
 
+def _may_still(session: SessionBase, runs: list[int]) -> bool:
+    """Whether the session is still that of somebody who may see the runs.
+
+    A logout, a new password, a deactivated account and a lost membership all end it. A database that is away
+    says nothing against the person.
+    """
+    asking = HttpRequest()
+    asking.session = type(session)(session.session_key)  # read anew: the request's own remembers its user
+    try:
+        return Run.objects.for_user(get_user(asking)).filter(pk__in=runs).count() == len(runs)
+    except DatabaseError:
+        return True
+    finally:
+        close_old_connections()
+
+
 @require_GET
 async def run_live(request: HttpRequest, pk: int) -> HttpResponseBase:
     return await _live(request, [pk])
@@ -79,21 +98,26 @@ async def _live(request: HttpRequest, runs: list[int]) -> HttpResponseBase:
     still_open = await sync_to_async(_still_open)(runs, request)
     if not still_open:
         return HttpResponse(status=204)  # an EventSource takes this as the end
-    events = _events({pk: cursors[pk] for pk in still_open})
+    events = _events(request.session, {pk: cursors[pk] for pk in still_open})
     response = StreamingHttpResponse(events, content_type="text/event-stream")
     response["Cache-Control"] = "no-cache"
     response["X-Accel-Buffering"] = "no"
     return response
 
 
-async def _events(cursors: dict[int, str]) -> AsyncGenerator[bytes, None]:
+async def _events(session: SessionBase, cursors: dict[int, str]) -> AsyncGenerator[bytes, None]:
     """The frames as events, whose id holds the cursor of every run on this connection."""
     yield f"retry: {RETRY_MS}\n\n".encode()
-    ends = asyncio.get_running_loop().time() + LIFE_SECONDS
+    now = asyncio.get_running_loop().time
+    ends, asks = now() + LIFE_SECONDS, now() + ASK_AGAIN
     async with aclosing(stream.hub().follow(cursors)) as batches:
         async for batch in batches:
+            if now() > asks:
+                if not await sync_to_async(_may_still)(session, list(cursors)):
+                    return
+                asks = now() + ASK_AGAIN
             yield _written(batch, cursors)
-            if asyncio.get_running_loop().time() > ends:
+            if now() > ends:
                 return
 
 

@@ -169,6 +169,9 @@ def broker() -> Iterator[Finding]:
             yield Finding(
                 BAD, "redis", f"KDWEB_REDIS_URL does not answer: {trouble}", "Start it, or correct the URL"
             )
+        elif policy := embedded_redis.evicts(settings.KDWEB_REDIS_URL):
+            words = embedded_redis.EVICTS.format(policy=policy)
+            yield Finding(WARNING, "redis", words, embedded_redis.NO_EVICTION)
         else:
             yield Finding(GOOD, "redis", "the one of KDWEB_REDIS_URL answers")
         return
