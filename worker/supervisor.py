@@ -199,7 +199,7 @@ class Engine:
             self.kill_at = time.monotonic() + grace
 
     def dump(self, grace: float = 2.0) -> list[Event]:
-        """Asks where it stands: the stacks of its threads, and whatever else it says within `grace` seconds."""
+        """Asks where it stands: the stacks of its threads, and what else it says within `grace` seconds."""
         if self.alive:
             self.process.send_signal(signal.SIGUSR1)
         found: list[Event] = []
