@@ -134,6 +134,135 @@ def test_a_silent_end_has_a_reason_in_words(child, code, words):
     assert words in engine.reason()
 
 
+def until(engine: Engine, text: str, seconds: float = 20.0) -> list[Event]:
+    """What is said until a line has the text."""
+    found: list[Event] = []
+    end = time.monotonic() + seconds
+    while not any(text in event.model_dump_json() for event in found):
+        assert time.monotonic() < end, f"no {text!r} in {found}"
+        found += engine.read(0.05)
+    return found
+
+
+def lines(events: list[Event]) -> str:
+    return "\n".join(event.text for event in events if isinstance(event, Log))
+
+
+def test_the_engine_says_where_it_hangs_and_is_ended_with_a_reason(tmp_path):
+    """The engine itself, opening a spec that nobody will ever write."""
+    os.mkfifo(tmp_path / "spec.json")
+    engine = Engine([sys.executable, "-m", "worker.distill", "train", str(tmp_path / "spec.json")])
+    try:
+        end = time.monotonic() + 20
+        said: list[Event] = []
+        while "read_spec" not in lines(said):  # it may not be there yet, and then shows where it is
+            assert time.monotonic() < end, lines(said)
+            time.sleep(0.5)
+            said = engine.dump()
+        assert "most recent call first" in lines(said)
+        assert engine.alive
+        before = engine.heard
+        engine.dump()
+        assert engine.heard == before  # the answer is no sign of life
+        engine.kill("no sign of life for 10 minutes")
+        assert engine.reason() == "The training process was ended: no sign of life for 10 minutes."
+    finally:
+        engine.close()
+
+
+def test_the_stacks_of_its_helpers_are_told_too(child):
+    """A run over several processes may hang in one that is not the leader."""
+    engine = child(
+        """
+        code = "from worker.distill.__main__ import leave_traces; leave_traces(); import time\\n"
+        code += "def helper_waits():\\n    print('ready', flush=True); time.sleep(60)\\nhelper_waits()"
+        from worker.distill.__main__ import leave_traces
+        leave_traces()
+        def leader_waits(): subprocess.run([sys.executable, "-c", code])
+        leader_waits()
+        """
+    )
+    until(engine, "ready")
+    said = lines(engine.dump())
+    assert "in leader_waits" in said
+    assert "in helper_waits" in said
+
+
+def test_a_stopped_child_says_nothing_and_is_killed_all_the_same(child):
+    engine = child(
+        """
+        from worker.distill.__main__ import leave_traces
+        leave_traces(); say(type="alive"); time.sleep(60)
+        """
+    )
+    until(engine, "alive")
+    engine.process.send_signal(signal.SIGSTOP)
+    assert engine.dump(0.5) == []
+    engine.kill("no sign of life for 10 minutes")
+    assert engine.process.returncode == -signal.SIGKILL
+    assert engine.dump() == []
+
+
+def test_what_it_says_while_it_is_asked_is_not_lost(child):
+    engine = child(
+        """
+        signal.signal(signal.SIGUSR1, lambda *_: say(type="result", data={"late": 1}))
+        say(type="alive"); time.sleep(60)
+        """
+    )
+    until(engine, "alive")
+    assert engine.dump() == [Result(data={"late": 1})] == [engine.ending]
+
+
+def test_bytes_without_a_line_are_heard_and_silence_is_not(child):
+    engine = child(
+        """
+        for _ in range(3):
+            sys.stderr.write("\\r50%"); sys.stderr.flush(); time.sleep(0.3)
+        say(type="alive"); time.sleep(60)
+        """
+    )
+    started = engine.heard
+    while engine.heard == started:  # of a progress bar that ends no line
+        assert engine.read(0.05) == []
+    until(engine, "alive")
+    last = engine.heard
+    engine.read(0.3)
+    assert engine.heard == last
+
+
+CRASHES = {
+    "SIGSEGV": ("ctypes.string_at(0)", "Segmentation fault at File"),
+    "SIGABRT": ("os.abort()", "Aborted at File"),
+    "SIGBUS": (
+        # A file that is cut short while it is mapped: what a data set on a disk that went away does.
+        """
+        file = tempfile.TemporaryFile(); file.truncate(4096)
+        mapped = mmap.mmap(file.fileno(), 4096); file.truncate(0); mapped[0]
+        """,
+        "a file that it was reading was cut short",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CRASHES)
+def test_a_crash_in_native_code_leaves_its_python_stack(child, name):
+    code, words = CRASHES[name]
+    start = """
+        import ctypes, mmap, tempfile, threading
+        from worker.distill.__main__ import leave_traces
+        leave_traces(); threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        """
+    engine = child(textwrap.dedent(start) + textwrap.dedent(code))
+    console = lines(listen(engine))
+    assert engine.process.returncode == -signal.Signals[name]
+    assert "Fatal Python error" in console
+    assert 'File "<string>"' in console
+    assert words in engine.reason()
+    assert "sleep" not in engine.reason()  # of the thread that did not crash
+    assert "Extension modules" not in engine.reason()
+
+
 def test_what_the_child_started_dies_with_it(child):
     engine = child(
         """
