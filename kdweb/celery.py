@@ -4,7 +4,10 @@ import os
 
 from celery import Celery
 
+from kdweb import broker
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kdweb.settings")
+broker.install()
 
 # The tasks are named, not imported: only a worker loads them, the web sends by name.
 app = Celery("kdweb", include=["worker.tasks"])

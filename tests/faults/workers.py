@@ -9,7 +9,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import psutil
-from django.conf import settings
 
 from experiments.models import Worker
 from tests.running import free_port
@@ -95,8 +94,6 @@ class WorkerProcess(Process):
         """`ready`: wait until it has joined the broker. That it is announced is `announced`'s to say."""
         argv = [sys.executable, "-m", "celery", "-A", "kdweb", "worker", "-n", self.node]
         argv += ["-c", str(self.concurrency), "-Q", self.queues, "--loglevel", "INFO"]
-        if getattr(settings, "CELERY_BEAT_SCHEDULE", None):
-            argv += ["-B", "-s", str(self.site.home / f"beat-{self.name}")]
         self._spawn([*argv, "--without-gossip", "--without-mingle"])
         if ready:
             self.site.wait_for(lambda: self.says(" ready."), 60)
