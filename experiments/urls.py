@@ -14,6 +14,7 @@ from experiments.views import (
     live,
     projects,
     run,
+    run_control,
     run_new,
     runs,
     students,
@@ -31,7 +32,7 @@ runs_pages = [
     path("", home.home, name="home"),
     path("runs/", runs.run_list, name="run_list"),
     path("runs/csv", runs.run_csv, name="run_csv"),
-    path("runs/stop", runs.run_bulk_stop, name="run_bulk_stop"),
+    path("runs/all/<slug:action>", run_control.run_bulk, name="run_bulk"),
     path("runs/new/", run_new.run_new, name="run_new"),
     path("runs/new/check", run_new.run_check, name="run_check"),
     path("runs/new/term", run_new.run_term, name="run_term"),
@@ -41,7 +42,14 @@ runs_pages = [
     path("runs/new/networks", run_new.run_networks, name="run_networks"),
     path("runs/<int:pk>/", run.run_detail, name="run_detail"),
     path("runs/<int:pk>/summary", run.run_summary, name="run_summary"),
-    path("runs/<int:pk>/stop", run.run_stop, name="run_stop"),
+    *(
+        path(f"runs/<int:pk>/{action}", run_control.run_act, {"action": action}, name=f"run_{action}")
+        for action in ("pause", "resume", "stop")
+    ),
+    path("runs/<int:pk>/retry", run_control.run_retry, name="run_retry"),
+    path("runs/<int:pk>/priority", run_control.run_priority, name="run_priority"),
+    path("runs/<int:pk>/delete", run_control.run_delete, name="run_delete"),
+    path("runs/<int:pk>/notes", run_control.run_notes, name="run_notes"),
     path("runs/<int:pk>/log", run.run_log, name="run_log"),
     path("runs/<int:pk>/files/<int:artifact>", run.run_artifact, name="run_artifact"),
     path("compare/", compare.run_compare, name="run_compare"),

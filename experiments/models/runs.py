@@ -380,6 +380,11 @@ class Attempt(models.Model):
     def __str__(self) -> str:
         return f"attempt {self.number} of {self.run}"
 
+    @property
+    def took(self) -> timedelta:
+        """From its begin to its end, or until now."""
+        return max((self.ended or timezone.now()) - self.started, timedelta())
+
 
 class Artifact(models.Model):
     """A file a run left: a checkpoint to resume from, or the student's weights."""

@@ -39,9 +39,21 @@ STATUSES: dict[str, Promise] = {
     "failed": gettext_lazy("Failed"),
     "cancelled": gettext_lazy("Cancelled"),
     "lost": gettext_lazy("Lost"),
+    "pausing": gettext_lazy("Pausing"),
+    "stopping": gettext_lazy("Stopping"),
+    "at work": gettext_lazy("At work"),
+    "handed back": gettext_lazy("Handed back"),
+    "crashed": gettext_lazy("Crashed"),
+    "hung": gettext_lazy("Hung"),
     "ready": gettext_lazy("Ready"),
     "online": gettext_lazy("Online"),
-    "offline": gettext_lazy("Offline"),
+    "offline": gettext_lazy("Silent"),
+    "drained": gettext_lazy("Drained"),
+    "draining": gettext_lazy("Draining"),
+    "in trouble": gettext_lazy("Out of rotation"),
+    "fine": gettext_lazy("Fine"),
+    "warning": gettext_lazy("Look at it"),
+    "broken": gettext_lazy("Broken"),
     "waiting": gettext_lazy("Waiting"),
     "receiving": gettext_lazy("Receiving"),
     "checking": gettext_lazy("Checking"),
@@ -53,7 +65,19 @@ STATUS_LIKE = {
     "ready": "succeeded",
     "done": "succeeded",
     "online": "succeeded",
-    "offline": "cancelled",
+    "offline": "lost",
+    "drained": "paused",
+    "draining": "paused",
+    "in trouble": "failed",
+    "fine": "succeeded",
+    "warning": "lost",
+    "broken": "failed",
+    "pausing": "paused",
+    "stopping": "cancelled",
+    "at work": "running",
+    "handed back": "queued",
+    "crashed": "failed",
+    "hung": "failed",
     "waiting": "queued",
     "receiving": "preparing",
     "checking": "preparing",
@@ -230,6 +254,20 @@ def series_class(index: int) -> str:
     return f"series-{int(index) % SERIES_COLOURS + 1}"
 
 
+@register.filter
+def ordinal(number: int) -> str:
+    """A place in a row: 1 -> 1st, 12 -> 12th, 23 -> 23rd."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+@register.filter
+def run_state(run: Any) -> str:
+    """A run's state as shown: what somebody has asked of it comes before what it still does."""
+    asked = {"pause": "pausing", "stop": "stopping"}.get(run.asked, "")
+    return asked if asked and run.state in run.ACTIVE else str(run.state)
+
+
 # Reusable parts
 
 
@@ -313,7 +351,7 @@ PAGES = (
     Page("student_list", gettext_lazy("Students"), "student", "g s", ("student_",)),
     Page("dataset_list", gettext_lazy("Datasets"), "dataset", "g d", ("dataset_",)),
     Page("method_list", gettext_lazy("Methods"), "method", "g m", ("method_",)),
-    Page("worker_list", gettext_lazy("Workers"), "worker", "g w", ("worker_",)),
+    Page("worker_list", gettext_lazy("Workers"), "worker", "g w", ("worker_", "health")),
 )
 
 

@@ -28,6 +28,7 @@ def home(request: HttpRequest) -> HttpResponse:
         "waiting": fair_queue.in_order(waiting)[:SHOWN],
         "n_waiting": waiting.count(),
         "lost": runs.filter(quiet)[:SHOWN],
+        "full": runs.filter(status=Run.Status.PAUSED, hold=Run.Hold.DISK)[:SHOWN],
         "failed": runs.filter(status=Run.Status.FAILED).order_by("-finished")[:5],
         "recent": runs.filter(status=Run.Status.SUCCEEDED).order_by("-finished")[:10],
         "workers": Worker.objects.alive().count(),

@@ -1,4 +1,4 @@
-"""One run: its page, the part of it that a change of state renews, its files, stop."""
+"""One run: its page, the part of it that a change of state renews, its files."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.contrib import messages
-from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_GET, require_POST
+from django.shortcuts import get_object_or_404, render
+from django.views.decorators.http import require_GET
 
-from experiments import lifecycle, measurements, plan_facts, run_config, run_tiles
-from experiments.models import LogLine, Role, Run, Worker
+from experiments import measurements, plan_facts, run_config, run_tiles, waiting
+from experiments.models import Artifact, LogLine, Role, Run, RunEvent
 from experiments.templatetags.kd import duration, filesize
 
 LOG_LINES = 500
@@ -99,16 +97,20 @@ def run_summary(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 def _summary(request: HttpRequest, run: Run) -> dict[str, Any]:
+    attempts = list(run.attempts.all())
     return {
         "run": run,
         "may_start": run.project.may(request.user, Role.MEMBER),
         "tiles": run_tiles.accuracy(run),
         "fidelity": run_tiles.fidelity(run),
         "sizes": run_tiles.size(run),
-        "events": run.events.all(),
-        "attempts": run.attempts.all(),
+        "events": history(run.events.all(), {attempt.worker for attempt in attempts}),
+        "attempts": attempts,
         "weights": run.artifacts.filter(kind="student").order_by("-fence", "-step").first(),
-        "waits_for": _waits_for(run),
+        "checkpoint": run.artifacts.filter(kind=Artifact.Kind.RESUME).order_by("-fence", "-step").first(),
+        "waits_for": waiting.reason(run),
+        "place": waiting.place(run),
+        "priorities": Run.Priority.choices,
         "cache": cache_line(run),
         "artifacts": run.artifacts.all(),
         "classes": per_class(run),
@@ -116,18 +118,14 @@ def _summary(request: HttpRequest, run: Run) -> dict[str, Any]:
     }
 
 
-def _waits_for(run: Run) -> str:
-    """Why a queued run does not start yet."""
-    if run.status != Run.Status.QUEUED:
-        return ""
-    if run.dataset.status == "preparing":
-        return f"Waits for the dataset {run.dataset}."
-    for teacher in run.teachers:
-        if teacher.status == "preparing":
-            return f"Waits for the teacher {teacher}, which is still in the making."
-    if not Worker.objects.alive().exists():
-        return "No worker is alive. Start one with `manage.py up`, or the worker container on a GPU machine."
-    return "Waits for a free worker."
+def history(events: QuerySet[RunEvent], workers: set[str]) -> list[dict[str, Any]]:
+    """What happened as sentences, newest last; who did it, unless the sentence says so itself."""
+    lines = []
+    for event in events:
+        whose = "on worker" if event.actor in workers else "by the" if event.actor == "sweep" else "by"
+        who = f"{whose} {event.actor}" if event.actor else ""
+        lines.append({"event": event, "who": "" if event.text.endswith(f"by {event.actor}.") else who})
+    return lines
 
 
 def _diffs(run: Run) -> list[dict[str, Any]]:
@@ -163,18 +161,6 @@ def _by_loss(row: dict[str, Any]) -> float:
     """Against the teacher, else the value itself; a class without samples comes last."""
     value = row["delta"] if row["delta"] is not None else row["student"]
     return float("inf") if value is None else float(value)
-
-
-@require_POST
-def run_stop(request: HttpRequest, pk: int) -> HttpResponse:
-    run = get_object_or_404(own(request), pk=pk)
-    if not run.project.may(request.user, Role.MEMBER):
-        raise PermissionDenied(f"This needs the role member in {run.project}.")
-    if lifecycle.request_stop(run, request.user):
-        messages.success(request, f"{run.name} will stop.")
-    else:
-        messages.info(request, f"{run.name} has ended already, or was asked to stop before.")
-    return redirect("run_detail", pk=pk)
 
 
 @require_GET

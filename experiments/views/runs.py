@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,10 +11,9 @@ from django.core.paginator import Page, Paginator
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET
 
-from experiments import lifecycle
-from experiments.models import Role, Run
+from experiments.models import Run
 from experiments.run_filter import HELP, SORTS, BadQuery, filtered, split
 
 from .access import current_project
@@ -23,7 +21,7 @@ from .access import current_project
 PER_PAGE = 50
 NEWEST = "-created"
 HEAVY = ("metrics", "dataset__classes", "dataset__info", "control__results", "control__metrics")
-QUICK = ("queued", "preparing", "running", "succeeded", "failed", "cancelled", "lost")
+QUICK = ("queued", "preparing", "running", "paused", "succeeded", "failed", "cancelled", "lost")
 
 
 def visible(request: HttpRequest) -> QuerySet[Run]:
@@ -174,20 +172,3 @@ def _cells(run: Run) -> list[Any]:
 def plain(value: Any) -> Any:
     """A text that a spreadsheet would take for a formula is made a text again."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-
-
-# --- Several at once --------------------------------------------------------------------------------------
-@require_POST
-def run_bulk_stop(request: HttpRequest) -> HttpResponse:
-    """Stops the chosen runs: those that wait are cancelled at once, the others by their worker."""
-    keys = [int(key) for key in request.POST.getlist("run")[:500] if key.isdecimal()]
-    stopped = 0
-    for run in Run.objects.for_user(request.user).filter(pk__in=keys).select_related("project"):
-        if run.project.may(request.user, Role.MEMBER):
-            stopped += lifecycle.request_stop(run, request.user)
-    left = len(keys) - stopped
-    text = f"{stopped} of {len(keys)} will stop." if left else f"{stopped} will stop."
-    toast = {"text": text if keys else "No run is selected.", "kind": "ok" if stopped else "warn"}
-    return HttpResponse(
-        status=204, headers={"HX-Trigger": json.dumps({"kd:toast": toast, "kd:refresh": True})}
-    )

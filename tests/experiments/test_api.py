@@ -187,7 +187,7 @@ def test_a_member_stops_a_run_and_a_viewer_may_not(ana: Client, run: Run) -> Non
     assert refused.status_code == 403
     assert ana.post(f"/api/runs/{waiting.pk}/stop").json()["status"] == "cancelled"
     assert ana.post(f"/api/runs/{waiting.pk}/stop").status_code == 200  # twice is once
-    assert ana.post(f"/api/runs/{run.pk}/stop").json()["stop_requested"] is True
+    assert ana.post(f"/api/runs/{run.pk}/stop").json()["asked"] == "stop"
 
 
 def test_changes_need_the_csrf_token(run: Run) -> None:
@@ -195,7 +195,7 @@ def test_changes_need_the_csrf_token(run: Run) -> None:
     client.force_login(User.objects.create_superuser("root", password="x"))
     assert client.post(f"/api/runs/{run.pk}/stop").status_code == 403
     run.refresh_from_db()
-    assert run.stop_requested is False
+    assert run.asked == ""
 
 
 def send(client: Client, plan: dict[str, Any]) -> Any:
