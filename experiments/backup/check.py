@@ -70,18 +70,24 @@ def _other_datasets() -> list[str]:
 
 
 def _strays(named: set[str]) -> list[str]:
-    """Entries of the folders that belong to no row; of runs that have ended, single files as well."""
+    """Entries of the folders that belong to no row; of runs that have ended, single files as well.
+
+    What a worker is making at this moment lies beside its place, under a name that begins with its row's.
+    """
     known = {
         "datasets": {str(pk) for pk in Dataset.objects.values_list("pk", flat=True)},
         "runs": {str(pk) for pk in Run.objects.values_list("pk", flat=True)},
         "uploads": {str(pk) for pk in Upload.objects.values_list("pk", flat=True)},
         "teachers": {path.removeprefix("teachers/") for path in named if path.startswith("teachers/")},
     }
+    checking = Upload.objects.filter(status=Upload.Status.CHECKING).values_list("pk", flat=True)
+    preparing = Dataset.objects.filter(status=Dataset.Status.PREPARING).values_list("pk", flat=True)
+    making = {f"upload-{pk}" for pk in checking} | {str(pk) for pk in preparing}
     strays = [
         f"{folder}/{entry.name}"
         for folder in FOLDERS
         for entry in sorted((stored.root() / folder).iterdir())
-        if entry.name not in known[folder]
+        if entry.name not in known[folder] and entry.name.lstrip(".").partition(".")[0] not in making
     ]
     for run in Run.objects.filter(status__in=Run.ENDED):
         below = (path.relative_to(stored.root()).as_posix() for path in stored.regular_files(run.folder))

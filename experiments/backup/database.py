@@ -63,10 +63,15 @@ def _sqlite_snapshot() -> Iterator[Dump]:
 
 
 def _dump_sqlite(target: Path) -> None:
-    with closing(sqlite3.connect(target)) as copy:
-        connection.connection.backup(copy)
-        copy.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
-        found = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
+    try:
+        with closing(sqlite3.connect(target)) as copy:
+            connection.connection.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
+            found = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.Error as error:
+        raise BackupError(
+            f"The database could not be copied to {target.parent} ({error}): is there room?"
+        ) from error
     if found != "ok":
         raise BackupError(
             f"The database {where()} is damaged ({found}): no backup was made. Stop kdweb and try "

@@ -71,8 +71,7 @@ def _is_place(name: str) -> bool:
 
 
 def write(folder: Path, manifest: Manifest) -> None:
-    """Last of all, and after everything else is on the disk."""
-    os.sync()
+    """Last of all: everything else is on the disk already."""
     path = folder / NAME
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(manifest.model_dump_json(indent=1))
@@ -146,6 +145,9 @@ def digest(source: Path, progress: Progress | None = None, target: Path | None =
                     out.write(block)
                 if progress:
                     progress.add(len(block))
+            if out:
+                out.flush()
+                os.fsync(out.fileno())
         finally:
             if out:
                 out.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 
 from experiments.backup import BackupError
 from experiments.backup.make import make
@@ -25,6 +26,10 @@ class Command(BaseCommand):
             made = make(options["target"], self.stdout.write)
         except BackupError as error:
             raise CommandError(str(error)) from error
+        except DatabaseError as error:
+            raise CommandError(
+                f"The database refused ({str(error).splitlines()[0]}): `manage.py doctor` says more."
+            ) from error
         counts = ", ".join(f"{count} {name}" for name, count in made.counts.items())
         self.stdout.write(f"{options['target']}: {counts}; {len(made.files)} files, {size(made.bytes)}.")
         self.stdout.write("The secret key is not in it: after a restore everybody signs in anew.")

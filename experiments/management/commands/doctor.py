@@ -157,7 +157,7 @@ def database() -> Iterator[Finding]:
     else:
         yield Finding(GOOD, "database", f"{connection.vendor}, {where}")
     if connection.vendor == "sqlite" and sqlite3.sqlite_version_info < (3, 51, 3):
-        fix = "Rare. Back up daily (sqlite3 … 'VACUUM INTO'), or use PostgreSQL for a team"
+        fix = "Rare. Back up daily (manage.py backup), or use PostgreSQL for a team"
         found = f"{sqlite3.sqlite_version} can, rarely, damage a WAL database under concurrent checkpoints"
         yield Finding(WARNING, "sqlite", found, fix)
 

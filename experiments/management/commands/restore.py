@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 
 from experiments.backup import BackupError
 from experiments.backup.check import check
@@ -35,6 +36,10 @@ class Command(BaseCommand):
             self.report()
         except BackupError as error:
             raise CommandError(str(error)) from error
+        except DatabaseError as error:
+            raise CommandError(
+                f"The database refused ({str(error).splitlines()[0]}): `manage.py doctor` says more."
+            ) from error
 
     def report(self) -> None:
         """Exit code 1 when something that a row names is missing or differs."""

@@ -24,9 +24,10 @@ from experiments.models.catalogue import Readiness
 from kdweb import embedded_redis
 from tests.experiments.make import a_dataset, a_project, a_run, an_architecture
 from tests.running import manage
-from tests.test_backup import at
 from tests.worker.conftest import Site
 from worker.distill.spec import Training
+
+from .conftest import at
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(400)]
 
