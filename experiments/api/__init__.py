@@ -11,10 +11,11 @@ from ninja import NinjaAPI
 from ninja.errors import ValidationErrorContext
 from ninja.security import SessionAuth
 
+from experiments.lifecycle import Refused
 from experiments.planning import PlanError, problems_of
 from experiments.run_filter import BadQuery
 
-from . import charts, runs, series
+from . import charts, control, runs, series, workers
 
 
 class Api(NinjaAPI):
@@ -26,6 +27,8 @@ class Api(NinjaAPI):
 # No docs page: it would need scripts that the content security policy refuses. The schema is at openapi.json.
 api = Api(title="kdweb", version="1", urls_namespace="api", docs_url=None, auth=SessionAuth())
 api.add_router("", runs.router)
+api.add_router("", control.router)
+api.add_router("", workers.router)
 api.add_router("", series.router)
 api.add_router("", charts.router)
 
@@ -33,10 +36,20 @@ api.add_router("", charts.router)
 @api.exception_handler(PlanError)
 def refuse(request: HttpRequest, error: PlanError) -> HttpResponse:
     problems = [
-        {"field": p.field.removeprefix("plan."), "value": p.value, "message": p.message, "fix": p.fix}
+        {
+            "field": p.field.removeprefix("plan.").removeprefix("body."),
+            "value": p.value,
+            "message": p.message,
+            "fix": p.fix,
+        }
         for p in error.problems
     ]
     return api.create_response(request, problems, status=422)
+
+
+@api.exception_handler(Refused)
+def conflict(request: HttpRequest, error: Refused) -> HttpResponse:
+    return api.create_response(request, {"detail": str(error)}, status=409)
 
 
 @api.exception_handler(BadQuery)

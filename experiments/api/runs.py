@@ -1,4 +1,4 @@
-"""Runs: list, read, start, stop, console."""
+"""Runs: list, read, start, delete, console."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from ninja import Query, Router, Status
 from pydantic import Field
 
-from experiments import lifecycle, planning, run_filter
+from experiments import controls, planning, run_filter
 from experiments.models import Run
 
 from . import access
@@ -46,17 +46,17 @@ def read_run(request: HttpRequest, run_id: int) -> Run:
     return access.run_of(request, run_id)
 
 
-@router.get("/runs/{int:run_id}/state", response={200: State, 404: Message})
-def read_state(request: HttpRequest, run_id: int) -> Run:
-    return access.run_of(request, run_id)
-
-
-@router.post("/runs/{int:run_id}/stop", response={200: State, 403: Message, 404: Message})
-def stop_run(request: HttpRequest, run_id: int) -> Run:
-    """Cancel what waits, stop what runs at its next step. Asking twice is asking once."""
+@router.delete("/runs/{int:run_id}", response={204: None, 403: Message, 404: Message, 409: Message})
+def delete_run(request: HttpRequest, run_id: int) -> Status[None]:
+    """The run with its curves and files; 409 while a worker has it or a teacher lives of it."""
     run = access.run_of(request, run_id)
     access.require_member(request, run)
-    lifecycle.request_stop(run, request.user)
+    controls.delete(run, request.user)
+    return Status(204, None)
+
+
+@router.get("/runs/{int:run_id}/state", response={200: State, 404: Message})
+def read_state(request: HttpRequest, run_id: int) -> Run:
     return access.run_of(request, run_id)
 
 

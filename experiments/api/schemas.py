@@ -48,6 +48,57 @@ class State(Schema):
     accuracy: float | None
 
 
+class Event(Schema):
+    """A line of a run's history."""
+
+    at: datetime
+    text: str
+    status: str
+    actor: str
+
+
+class AttemptRow(Schema):
+    """One try of a worker; `outcome` is empty while it is at work."""
+
+    number: int
+    worker: str
+    device: str
+    started: datetime
+    ended: datetime | None
+    from_step: int
+    step: int
+    outcome: str
+    reason: str
+
+
+class Notes(Schema):
+    """`version` goes back with a change, which is refused if somebody saved since."""
+
+    text: str
+    version: int
+
+
+class NotesConflict(Notes):
+    detail: str
+
+
+class WorkerRow(Schema):
+    name: str
+    host: str
+    queues: list[str]
+    device: str
+    device_kind: str
+    versions: dict[str, Any]
+    started: datetime
+    heartbeat: datetime
+    alive: bool
+    drain: bool
+    trouble: str
+    usage: dict[str, Any]
+    busy: bool
+    run: int | None
+
+
 class RunRow(State):
     name: str
     project: int
