@@ -96,6 +96,12 @@ class Stream:
             return None
         return line.decode().rstrip("\r\n") if line else None
 
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def close(self) -> None:
         self.answer.close()
         self.connection.close()
