@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,3 +106,25 @@ def until(condition: Callable[[], T], seconds: float = 60.0, what: str = "") -> 
         assert time.monotonic() < end, f"not within {seconds} s: {what or condition}"
         time.sleep(0.1)
     return found
+
+
+@contextmanager
+def slowly(process: psutil.Process, share: float = 0.1) -> Iterator[None]:
+    """Within, the process gets this share of the time: a short run lasts long, and costs little."""
+    over = threading.Event()
+
+    def brake() -> None:
+        with suppress(psutil.NoSuchProcess):
+            while not over.is_set():
+                process.suspend()
+                over.wait(0.5 * (1 - share))
+                process.resume()
+                over.wait(0.5 * share)
+
+    thread = threading.Thread(target=brake, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
