@@ -36,19 +36,24 @@ ROUNDS = 3  # a file can go in the instant between holding and freezing; hardly 
 def make(target: Path, say: Say) -> Manifest:
     """A backup in the new folder `target`. BackupError says why there is none; then nothing is left of it."""
     target = target.expanduser().absolute()
-    partial = target.with_name(f"{target.name}.partial")
+    partial = target.parent / f"{target.name}.partial"
     _refuse(target, partial)
-    with _alone() as held:
-        try:
-            partial.mkdir(mode=0o700, parents=True)
-            made = _fill(partial, Held(held, partial / "files"), say)
-            os.rename(partial, target)
-            return made
-        except OSError as error:
-            problem = f"The backup was not made ({error}); what there was of it is removed."
-            raise BackupError(problem) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with _alone() as links:
+            return _make(target, partial, links, say)
+    except OSError as error:
+        problem = f"The backup was not made ({error}); what there was of it is removed."
+        raise BackupError(problem) from error
+
+
+def _make(target: Path, partial: Path, links: Path, say: Say) -> Manifest:
+    try:
+        partial.mkdir(mode=0o700, parents=True)
+        made = _fill(partial, Held(links, partial / "files"), say)
+        os.rename(partial, target)
+        return made
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _refuse(target: Path, partial: Path) -> None:

@@ -24,8 +24,11 @@ def restore(source: Path, say: Say) -> Manifest:
         raise BackupError(problem)
     say(f"Verifying {len(found.files)} files, {manifest.size(found.bytes)}.")
     progress = Progress("verified", found.bytes, say)
-    for name, file in found.files.items():
-        manifest.verified(source, name, file, progress)
+    try:
+        for name, file in found.files.items():
+            manifest.verified(source, name, file, progress)
+    except OSError as error:
+        raise BackupError(f"The backup cannot be read ({error}): nothing was touched.") from error
     _put(source, found, say)
     call_command("migrate", verbosity=0, interactive=False)
     _settle(found)

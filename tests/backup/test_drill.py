@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import uuid
 from collections.abc import Iterator
@@ -27,9 +28,19 @@ from tests.running import manage
 from tests.worker.conftest import Site
 from worker.distill.spec import Training
 
-from .conftest import at
+from .conftest import at, contents, edit, write
+from .conftest import manage as in_process
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(400)]
+
+
+STATUSES = {
+    "done": "succeeded",
+    "at work": "running",
+    "waits": "queued",
+    "waits too": "queued",
+    "paused": "paused",
+}
 
 
 @dataclass
@@ -109,7 +120,7 @@ def submit(name: str, epochs: int) -> Run:
 
 
 def busy(site: Site) -> dict[str, Run]:
-    """One run done, one at work that has left a checkpoint, two that wait."""
+    """One run done, one at work that has left a checkpoint, two that wait, one that shall not go on yet."""
     a_project()
     unprepared = {"status": Readiness.PREPARING, "classes": [], "channels": None}
     dataset = a_dataset("digits", **unprepared, height=None, width=None)
@@ -119,6 +130,7 @@ def busy(site: Site) -> dict[str, Run]:
     assert site.ended(done).status == "succeeded"
     runs = {"done": done, "at work": submit("at work", 150)}
     runs |= {name: submit(name, 2) for name in ("waits", "waits too")}
+    assert lifecycle.request_pause(submit("paused", 2), "ada")
     at_work = Run.objects.filter(pk=runs["at work"].pk, status="running", step__gt=0)
     site.wait_for(lambda: at_work.filter(artifacts__kind="resume").exists())
     return runs
@@ -138,11 +150,9 @@ def test_a_site_that_died_goes_on_elsewhere(
             with working(old, monkeypatch) as site:
                 runs = busy(site)
                 said = old.manage("backup", str(backup))
-                assert "4 runs" in said
+                assert "5 runs" in said
                 found = {run.name: run.status for run in Run.objects.all()}
-                assert found == {"done": "succeeded", "at work": "running"} | dict.fromkeys(
-                    ("waits", "waits too"), "queued"
-                ), "it went on working"
+                assert found == STATUSES, "it went on working"
             trained = weights(runs["done"])
         made = manifest.read(backup)
         assert (made.database, made.missing) == ("postgresql" if postgres else "sqlite", [])
@@ -156,6 +166,7 @@ def test_a_site_that_died_goes_on_elsewhere(
                     ended = site.ended(run)
                     assert (ended.name, ended.status, ended.reason) == (run.name, "succeeded", "")
                     assert steps(ended) == list(range(1, ended.total_steps + 1)), "each once"
+            assert Run.objects.get(name="paused").status == "paused"
             went_on(Run.objects.get(name="at work"), from_step)
             new.manage("restore", "--check")
 
@@ -188,3 +199,25 @@ def test_the_password_is_not_among_the_arguments(
     password, *arguments = note.read_text().split()
     assert password == "hush"
     assert not [argument for argument in arguments if "hush" in argument]
+
+
+def test_what_postgresql_cannot_restore_leaves_nothing(
+    postgres_url: str, tmp_path: Path, django_db_blocker: Any
+) -> None:
+    """The end of the dump is not what it was, and the manifest was made to fit."""
+    backup = tmp_path / "backup"
+    with django_db_blocker.unblock():
+        with a_place(tmp_path / "a", postgres_url) as old:
+            call_command("migrate", verbosity=0)
+            a_dataset()
+            write(f"datasets/{a_dataset().pk}/meta.json", b'{"fingerprint": ""}')
+            call_command("backup", str(backup))
+        dump = backup / "database.pgdump"
+        os.truncate(dump, dump.stat().st_size // 2)
+        edit(backup, lambda content: content["files"].update({dump.name: manifest.digest(dump).model_dump()}))
+        with a_place(tmp_path / "b", postgres_url) as new:
+            code, said = in_process("restore", str(backup))
+            assert (code, said.startswith("pg_restore failed: ")) == (1, True), said
+            assert database.tables() == []
+            assert (contents(new.home), list(new.home.glob(".restoring"))) == ({}, [])
+    assert old.database_url != new.database_url

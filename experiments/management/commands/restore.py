@@ -20,6 +20,7 @@ class Command(BaseCommand):
         "Puts a backup onto an empty KDWEB_HOME and database, and checks it. "
         "With --check and no backup: compares the rows with the files that are here, and changes nothing."
     )
+    requires_system_checks = []  # when something is broken is when it is needed
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("source", type=Path, nargs="?", help="The backup's folder.")
