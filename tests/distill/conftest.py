@@ -81,12 +81,12 @@ def spec(dataset, teacher, tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder on a disk of its own of one megabyte; a real one, which only root may make."""
+    """A folder on a disk of its own of four megabytes; a real one, which only root may make."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
     if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("a disk of one megabyte cannot be mounted here (it takes root on Linux)")
+        pytest.skip("a disk of four megabytes cannot be mounted here (it takes root on Linux)")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 

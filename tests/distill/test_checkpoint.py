@@ -63,7 +63,7 @@ def test_a_file_half_written_is_swept_and_never_read(tmp_path):
 
 def big():
     """More than a small disk holds, in pieces of which the first would fit."""
-    return {"small": torch.zeros(10_000), "big": torch.randn(400_000)}
+    return {"small": torch.zeros(10_000), "big": torch.randn(2_000_000)}
 
 
 def names(folder):

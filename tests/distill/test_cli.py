@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,7 @@ def test_when_nobody_reads_any_more_the_work_is_asked_to_stop():
     stop = cli.Stop()
     pipe = cli.Pipe.__new__(cli.Pipe)
     pipe.file, pipe.stop, pipe.broken = os.fdopen(writer, "w", buffering=1), stop, False
+    pipe.lock = threading.Lock()
     os.close(reader)
     pipe(events.Phase(name="x"))
     assert stop()

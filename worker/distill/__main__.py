@@ -10,28 +10,30 @@
 
 "-" in place of a file reads the spec from stdin. Events are JSON lines on stdout (see events.py), everything
 else goes to stderr. Exit code: 0 done, 3 failed (a Failed event says why), 4 stopped. SIGTERM or SIGINT stops
-at the next step, with a checkpoint.
+at the next step, with a checkpoint. SIGUSR1 writes what every thread is doing to stderr, and so does a crash.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
-import errno
+import faulthandler
 import json
 import os
 import signal
 import sys
-import traceback
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from worker.distill.errors import Diverged, OutOfMemory, StopRequested, spec_error
-from worker.distill.events import Failed, Phase, Reporter, Result, Stopped
+from worker.distill.alive import Signs, while_bytes_move
+from worker.distill.errors import StopRequested
+from worker.distill.events import Phase, Reporter, Result, Stopped
+from worker.distill.failures import failure
 from worker.distill.spec import COMMANDS, SpecError
 
 # Read by the thread library when torch loads it. Threads that spin while they wait for each other waste cores
@@ -43,13 +45,18 @@ PR_SET_PDEATHSIG, PR_GET_PDEATHSIG = 1, 2
 
 
 class Stop:
-    """Set by SIGTERM and SIGINT, and when nobody reads the events any more. Calling it asks."""
+    """Set by SIGTERM and SIGINT, and when nobody reads the events any more.
+
+    Calling it asks, and shows that the work goes on.
+    """
 
     def __init__(self) -> None:
         self.requested = False
         self.idle = False  # waiting for a request: there is nothing to finish first
+        self.sign: Callable[[], None] = lambda: None
 
     def __call__(self) -> bool:
+        self.sign()
         return self.requested
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -73,15 +80,25 @@ class Pipe:
         os.dup2(2, 1)  # C libraries and child processes too
         sys.stdout = sys.stderr
         self.stop, self.broken = stop, False
+        self.lock = threading.Lock()  # signs of life come from a thread of their own
 
     def __call__(self, event: BaseModel) -> None:
         if self.broken:
             return
         try:
-            self.file.write(event.model_dump_json() + "\n")
-            self.file.flush()
+            with self.lock:
+                self.file.write(event.model_dump_json() + "\n")
+                self.file.flush()
         except BrokenPipeError:
             self.broken = self.stop.requested = True  # nobody listens: checkpoint and leave
+
+
+def leave_traces() -> None:
+    """On stderr: the stacks of all threads, when native code crashes and when SIGUSR1 asks for them."""
+    faulthandler.enable()
+    if hasattr(signal, "SIGUSR1"):
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
 
 
 def die_with_parent() -> None:
@@ -100,7 +117,9 @@ def die_with_parent() -> None:
 def perform(command: str, request: Callable[[], Any], report: Reporter, stop: Stop) -> int:
     """Do one command, say how it ended, return the exit code."""
     try:
-        report(Result(data=execute(command, request(), report, stop)))
+        with while_bytes_move(stop.sign):
+            data = execute(command, request(), report, stop)
+        report(Result(data=data))
         return DONE
     except StopRequested as stopped:
         report(Stopped(step=stopped.step))
@@ -139,36 +158,6 @@ def execute(command: str, request: Any, report: Reporter, stop: Stop) -> dict[st
             from worker.distill.profile import profile
 
             return profile(spec)
-
-
-def failure(error: Exception) -> Failed:
-    """What went wrong as an event, in words for the person who asked."""
-    if isinstance(error, ValidationError):
-        error = spec_error(error)
-    match error:
-        case SpecError():
-            field, value, fix = error.field, _short(error.value), error.fix
-            return Failed(code="spec", message=str(error), field=field, value=value, fix=fix)
-        case Diverged():
-            return Failed(
-                code="nan", message=f"{error}.", field=error.term, value=str(error.value), fix=error.fix
-            )
-        case OutOfMemory():
-            value = str(error.batch_size)
-            message = f"Out of memory: {error}."
-            return Failed(
-                code="out_of_memory", message=message, field="training.batch_size", value=value, fix=error.fix
-            )
-        case OSError() if error.errno == errno.ENOSPC:
-            fix = "Free space, then start the run again: it goes on from its last checkpoint."
-            return Failed(code="error", message=f"The disk is full ({error}).", fix=fix)
-    text = "".join(traceback.format_exception(error))
-    return Failed(code="error", message=f"{type(error).__name__}: {error}", traceback=text[-20_000:])
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else text[:199] + "…"
 
 
 def read_spec(path: str) -> Any:
@@ -229,10 +218,12 @@ def main() -> int:
         parser().error(
             f"{arguments.command} takes {'a' if arguments.command in COMMANDS else 'no'} spec file"
         )
+    leave_traces()
     stop = Stop()
     stop.listen()
     die_with_parent()
     report = Pipe(stop)
+    stop.sign = Signs(report)
     if arguments.command == "serve":
         return serve(report, stop)
     request: Callable[[], Any] = lambda: read_spec(arguments.spec) if arguments.spec else None  # noqa: E731

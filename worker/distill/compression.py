@@ -21,6 +21,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from worker.distill.batches import memory_format
+from worker.distill.errors import StopRequested
+from worker.distill.evaluate import never
 from worker.distill.layers import Size, evaluating, meta_forward
 from worker.distill.runtime import describe_device, synchronize
 
@@ -38,11 +40,16 @@ _DTYPES = {
 Image = tuple[int, int, int]  # (C, H, W)
 
 
-def measure(model: nn.Module, image: Image, device: torch.device) -> dict[str, Any]:
-    """Everything below for images (C, H, W), by a result's keys. The network is on `device`."""
+def measure(
+    model: nn.Module, image: Image, device: torch.device, should_stop: Callable[[], bool] = never
+) -> dict[str, Any]:
+    """Everything below for images (C, H, W), by a result's keys. The network is on `device`.
+
+    Raises StopRequested.
+    """
     channels, height, width = image
-    p50, p95 = latency(model, image, device)
-    rate, batch = throughput(model, image, device)
+    p50, p95 = latency(model, image, device, should_stop)
+    rate, batch = throughput(model, image, device, should_stop)
     return {
         "parameters": parameters(model),
         "bytes": weights_bytes(model),
@@ -220,13 +227,17 @@ def peak_memory(model: nn.Module, image: Image, device: torch.device, batch: int
 # ---- time ----------------------------------------------------------------------------------------
 
 
-def latency(model: nn.Module, image: Image, device: torch.device) -> tuple[float, float]:
+def latency(
+    model: nn.Module, image: Image, device: torch.device, should_stop: Callable[[], bool] = never
+) -> tuple[float, float]:
     """(p50, p95) in milliseconds of a forward of one image in evaluation mode; takes less than a second."""
     with evaluating(model), torch.inference_mode():
-        return _percentiles(_timings(_forward(model, _images(1, image, device), device)))
+        return _percentiles(_timings(_forward(model, _images(1, image, device), device, should_stop)))
 
 
-def throughput(model: nn.Module, image: Image, device: torch.device) -> tuple[float, int]:
+def throughput(
+    model: nn.Module, image: Image, device: torch.device, should_stop: Callable[[], bool] = never
+) -> tuple[float, int]:
     """(samples per second, batch) at the power of two that gets most through.
 
     Batches double until one would not fit the time or the memory, or two in a row are no faster.
@@ -236,7 +247,7 @@ def throughput(model: nn.Module, image: Image, device: torch.device) -> tuple[fl
     with evaluating(model), torch.inference_mode():
         while batch <= LARGEST_BATCH and slower < 2:
             try:
-                once = _forward(model, _images(batch, image, device), device)
+                once = _forward(model, _images(batch, image, device), device, should_stop)
                 seconds = min(once() for _ in range(3))  # the first warms up
             except torch.OutOfMemoryError:
                 break
@@ -253,10 +264,14 @@ def _images(batch: int, image: Image, device: torch.device) -> Tensor:
     return torch.rand(batch, *image, device=device).contiguous(memory_format=memory_format(device))
 
 
-def _forward(model: nn.Module, x: Tensor, device: torch.device) -> Callable[[], float]:
+def _forward(
+    model: nn.Module, x: Tensor, device: torch.device, should_stop: Callable[[], bool]
+) -> Callable[[], float]:
     """Seconds of a forward. The device is drained before and after, so that nothing is queued."""
 
     def once() -> float:
+        if should_stop():
+            raise StopRequested
         synchronize(device)
         start = time.perf_counter()
         model(x)

@@ -44,10 +44,10 @@ def conclude(run: Run, lessons: Lessons, report: Reporter, should_stop: Callable
         )
         measured = {"student": judged(run, ours, split, common)}
         report(Phase(name="compression"))
-        measured["student"] |= compression.measure(run.student, run.image, run.device)
+        measured["student"] |= compression.measure(run.student, run.image, run.device, should_stop)
     return {
         **measured,
-        **about_teachers(run, answers, split),
+        **about_teachers(run, answers, split, should_stop),
         "stages": [
             {
                 "name": stage.name,
@@ -96,13 +96,15 @@ def judged(run: Run, logits: Tensor, split: str, teacher: Tensor | None) -> dict
     return {**asdict(scores), "split": split}
 
 
-def about_teachers(run: Run, answers: list[Tensor], split: str) -> dict[str, Any]:
+def about_teachers(
+    run: Run, answers: list[Tensor], split: str, should_stop: Callable[[], bool]
+) -> dict[str, Any]:
     """ "teacher": the first one. One of other classes has no accuracy here, only costs."""
     if run.teachers is None:
         return {"teacher": None}
     single = [
         ({} if _own_classes(run) else judged(run, logits, split, None))
-        | compression.measure(model, run.image, run.device)
+        | compression.measure(model, run.image, run.device, should_stop)
         for model, logits in zip(run.teachers.members, answers, strict=False)
     ]
     if len(single) == 1:

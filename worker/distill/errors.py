@@ -34,13 +34,18 @@ class Diverged(Exception):
 
 
 class OutOfMemory(Exception):
-    """The device (or the machine) has not enough memory for this batch size."""
+    """The device (or the machine) has not enough memory for this batch size.
 
-    def __init__(self, batch_size: int, device: str) -> None:
+    used: how much of it was in use, in words; "" if that is not known.
+    """
+
+    def __init__(self, batch_size: int, device: str, used: str = "") -> None:
         self.batch_size = batch_size
         smaller = f"set it to {batch_size // 2}" if batch_size > 1 else "choose smaller networks"
         self.fix = f"Lower training.batch_size: {smaller}, or free memory on {device}."
-        super().__init__(f"a batch of {batch_size} does not fit in the memory of {device}")
+        super().__init__(
+            f"a batch of {batch_size} does not fit in the memory of {device}{used and f' ({used})'}"
+        )
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from worker.distill import compression, models
 from worker.distill.data import prepared
 from worker.distill.data.augment import Augment
 from worker.distill.data.prepared import Prepared
+from worker.distill.errors import naming
 from worker.distill.evaluate import evaluate, never
 from worker.distill.events import Log, Phase, Reporter
 from worker.distill.read_checkpoint import Refused, read_checkpoint
@@ -263,7 +264,7 @@ def measure(
         task=meta.task,
         should_stop=should_stop,
     )
-    costs = compression.measure(model, (meta.channels, meta.height, meta.width), device)
+    costs = compression.measure(model, (meta.channels, meta.height, meta.width), device, should_stop)
     return {**asdict(scores), "split": name, **costs}
 
 
@@ -275,7 +276,7 @@ def write(output: Path, model: nn.Module) -> tuple[str, int]:
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.writing-{uuid.uuid4().hex[:8]}")
     try:
-        with open(temporary, "xb") as file:
+        with naming(output), open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -135,8 +135,16 @@ def synchronize(device: torch.device) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Devices say it with a type; the CPU's allocator only in words."""
-    words = ("can't allocate memory", "not enough memory", "out of memory")
+    words = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(w in str(error) for w in words)
+
+
+def memory_used(device: torch.device) -> str:
+    """'71.2 of 79.1 GiB in use at its fullest'; '' where the device does not know it."""
+    if device.type != "cuda":
+        return ""
+    peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.mem_get_info(device)[1]
+    return f"{peak / 2**30:.1f} of {total / 2**30:.1f} GiB in use at its fullest"
 
 
 # ---- seeds ---------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from worker.distill.layers import Tap
 from worker.distill.lessons import Lessons
 from worker.distill.meter import Meter
 from worker.distill.objective import Target, Values, Wanted
-from worker.distill.runtime import describe_device, is_out_of_memory, pick_device
+from worker.distill.runtime import describe_device, is_out_of_memory, memory_used, pick_device
 from worker.distill.spec import RunSpec
 
 
@@ -55,7 +55,7 @@ def train(spec: RunSpec, report: Reporter, should_stop: Callable[[], bool] = nev
         raise StopRequested(step) from None
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
-            raise OutOfMemory(spec.training.batch_size, str(device)) from error
+            raise OutOfMemory(spec.training.batch_size, str(device), memory_used(device)) from error
         raise
     return result | {"cache": lessons.summary(), "seconds": round(time.monotonic() - began, 3)}
 

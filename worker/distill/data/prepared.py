@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from worker.distill.errors import naming
 from worker.distill.spec import SpecError
 
 SPLITS = ("train", "val", "test")
@@ -126,11 +128,11 @@ class Prepared:
 
 
 def load(folder: str | Path) -> Prepared:
-    """Open a prepared dataset. SpecError when the folder is none."""
+    """Open a prepared dataset. SpecError when the folder is none; OSError when it may not be read."""
     folder = Path(folder)
     try:
         meta = Meta.model_validate_json((folder / "meta.json").read_bytes())
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         fix = "Prepare the dataset first."
         raise SpecError("dataset", str(folder), "there is no prepared dataset here.", fix) from error
     except ValidationError as error:
@@ -187,7 +189,8 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for column in (c for pair in self._columns.values() for c in pair):
-            column.file.close()
+            with suppress(OSError):  # of a disk that is full, which has been said
+                column.file.close()
         shutil.rmtree(self._folder, ignore_errors=True)  # gone already when `finish` renamed it
 
     def add(self, split: str, images: Images, labels: Labels) -> None:
@@ -253,11 +256,13 @@ class Writer:
             names = self._samples[self.classes[label]]
             if len(names) < SAMPLES_PER_CLASS:
                 name = f"samples/{label}-{len(names)}.png"
-                (self._folder / name).write_bytes(_thumbnail(images[row]))
+                with naming(self._folder / name):
+                    (self._folder / name).write_bytes(_thumbnail(images[row]))
                 names.append(name)
 
     def _publish(self, meta: Meta) -> None:
-        with open(self._folder / "meta.json", "wb") as file:
+        path = self._folder / "meta.json"
+        with naming(path), open(path, "wb") as file:
             file.write(meta.model_dump_json(indent=1).encode())
             file.flush()
             os.fsync(file.fileno())
@@ -280,7 +285,8 @@ class _Column:
         self.header_length = self.file.write(self._header())
 
     def append(self, rows: NDArray[Any]) -> None:
-        self.file.write(rows.data)
+        with naming(self.path):
+            self.file.write(rows.data)
         self.hash.update(rows.data)
         self.rows += len(rows)
 
@@ -288,11 +294,12 @@ class _Column:
         """Write the header, force everything to disk; the content's sha256."""
         header = self._header()
         assert len(header) == self.header_length
-        self.file.seek(0)
-        self.file.write(header)
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
+        with naming(self.path):
+            self.file.seek(0)
+            self.file.write(header)
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
         return self.hash.hexdigest()
 
     def _header(self) -> bytes:
