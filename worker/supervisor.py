@@ -17,9 +17,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import ValidationError
 
 from worker.distill import events
@@ -106,10 +108,12 @@ class Engine:
             os.set_blocking(pipe.fileno(), False)
             self.selector.register(pipe, selectors.EVENT_READ, name)
         self.last_words: deque[str] = deque(maxlen=20)
+        self.crash = ""  # where native code crashed, as the child itself said it
+        self._crashed_here = False
+        self.heard = time.monotonic()  # when it last said anything, once it has work
         self.ending: Event | None = None  # Result, Failed or Stopped
         self.kill_at: float | None = None
         self.killed = ""  # why we killed it
-        self.heard = time.monotonic()  # when it last said anything, once it has work
 
     @property
     def alive(self) -> bool:
@@ -150,7 +154,7 @@ class Engine:
             block = os.read(key.fd, PIPE)
         except BlockingIOError:
             return []
-        self.heard = time.monotonic()
+        self.heard = time.monotonic()  # a progress bar's bytes count, though they make no line
         buffer = self.buffers[key.data]
         if not block:
             self.selector.unregister(key.fileobj)
@@ -182,7 +186,17 @@ class Engine:
         if not text:
             return None
         self.last_words.append(text)
+        self._look_for_crash(text)
         return Log(text=text, wall=time.time())
+
+    def _look_for_crash(self, text: str) -> None:
+        """faulthandler names the signal, then every thread; the crash is the current one's first line."""
+        if text.startswith("Fatal Python error"):
+            self.crash = text
+        elif text.startswith("Current thread"):
+            self._crashed_here = bool(self.crash)
+        elif self._crashed_here and text.startswith("  File "):
+            self.crash, self._crashed_here = f"{self.crash} at{text[1:]}", False
 
     @property
     def done(self) -> bool:
@@ -191,22 +205,44 @@ class Engine:
             return False
         return not self.selector.get_map() or not self.selector.select(0)
 
+    def dump(self, grace: float = 2.0) -> list[Event]:
+        """Ask a child that hangs what it and its helpers are doing, before it is killed for it.
+
+        The stacks of all their threads as log lines, and what else is said within `grace` seconds (each);
+        nothing from a child that is stopped. Neither `heard` nor the last words change.
+        """
+        if not self.alive:
+            return []
+        heard, words = self.heard, list(self.last_words)
+        found: list[Event] = []
+        with suppress(psutil.Error):
+            leader = psutil.Process(self.process.pid)
+            found = [
+                event
+                for process in (leader, *leader.children(recursive=True))
+                for event in self._asked(process, time.monotonic() + grace)
+            ]
+        self.heard = heard
+        self.last_words = deque(words, maxlen=self.last_words.maxlen)
+        return found
+
+    def _asked(self, process: psutil.Process, until: float) -> list[Event]:
+        """One at a time: two that wrote at once would write into each other's lines."""
+        with suppress(psutil.Error):
+            process.send_signal(signal.SIGUSR1)
+        found: list[Event] = []
+        while time.monotonic() < until and not self.done:
+            found += self.read(0.1)
+            if found and time.monotonic() - self.heard > 0.5:
+                break
+        return found
+
     # --- Ending -----------------------------------------------------------------------------------------
     def stop(self, grace: float = 60.0) -> None:
         """Ask it to stop at the next step, with a checkpoint; after `grace` seconds it is killed."""
         if self.kill_at is None and self.alive:
             self.process.send_signal(signal.SIGTERM)
             self.kill_at = time.monotonic() + grace
-
-    def dump(self, grace: float = 2.0) -> list[Event]:
-        """Asks where it stands: the stacks of its threads, and what else it says within `grace` seconds."""
-        if self.alive:
-            self.process.send_signal(signal.SIGUSR1)
-        found: list[Event] = []
-        until = time.monotonic() + grace
-        while self.alive and time.monotonic() < until:
-            found += self.read(0.1)
-        return found
 
     def _enforce(self) -> None:
         if self.kill_at is not None and time.monotonic() > self.kill_at and self.alive:
@@ -236,6 +272,7 @@ class Engine:
         """Why it ended without saying so, in words."""
         code = self.process.poll()
         words = f" Its last words: {' / '.join(list(self.last_words)[-3:])}" if self.last_words else ""
+        words = f" {self.crash}." if self.crash else words
         if self.killed:
             return f"The training process was ended: {self.killed}.{words}"
         return f"{in_words(code)}{words}"[:4000]
@@ -249,7 +286,12 @@ def in_words(code: int | None) -> str:
                 "The training process was killed (signal 9): probably the machine ran out of memory. Use a "
                 "smaller batch, or a machine with more memory."
             )
-        case -11 | -7 | -4 | -8:
+        case -7:
+            return (
+                "The training process met a bus error (SIGBUS): shared memory (/dev/shm) is full, or a file "
+                "that it was reading was cut short. Free space there, and see that the data are whole."
+            )
+        case -11 | -4 | -8:
             name = signal.Signals(-code).name
             return f"The training process crashed inside native code ({name}). Look at the log."
         case -6:

@@ -148,16 +148,25 @@ def lines(events: list[Event]) -> str:
     return "\n".join(event.text for event in events if isinstance(event, Log))
 
 
+def listens(pid: int, number: int) -> bool:
+    """Whether the process has a handler of its own for a signal."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        caught = next(line for line in file if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
 def test_the_engine_says_where_it_hangs_and_is_ended_with_a_reason(tmp_path):
     """The engine itself, opening a spec that nobody will ever write."""
     os.mkfifo(tmp_path / "spec.json")
     engine = Engine([sys.executable, "-m", "worker.distill", "train", str(tmp_path / "spec.json")])
     try:
         end = time.monotonic() + 20
+        while not listens(engine.process.pid, signal.SIGUSR1):
+            assert time.monotonic() < end
+            time.sleep(0.05)
         said: list[Event] = []
         while "read_spec" not in lines(said):  # it may not be there yet, and then shows where it is
             assert time.monotonic() < end, lines(said)
-            time.sleep(0.5)
             said = engine.dump()
         assert "most recent call first" in lines(said)
         assert engine.alive
