@@ -1,4 +1,4 @@
-"""A disk of a few megabytes, to be filled."""
+"""A disk of a few megabytes, to be filled or made read-only."""
 
 from __future__ import annotations
 
@@ -29,19 +29,39 @@ class Disk:
             while (left := self.free - leave) > 0 and file.write(b"\0" * min(left, 1 << 16)):
                 pass
 
+    def take_files(self) -> None:
+        """Not one more file can be made, though there are bytes enough: mount it with few `files`."""
+        self.ballast.mkdir()
+        for number in range(100_000):
+            try:
+                (self.ballast / str(number)).touch()
+            except OSError:
+                return
+        raise AssertionError("it takes more files than a test can make")
+
     def clear(self) -> None:
+        if self.ballast.is_dir():
+            shutil.rmtree(self.ballast)
         self.ballast.unlink(missing_ok=True)
+
+    def read_only(self, on: bool = True) -> bool:
+        """Whether it is done: the kernel refuses while a file is open for writing."""
+        words = ["mount", "-o", f"remount,{'ro' if on else 'rw'}", str(self.folder)]
+        return subprocess.run(words, capture_output=True).returncode == 0
 
 
 @contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[Disk]:
-    """A disk of that size at `folder`, with what lay there before. Skips where nothing may be mounted."""
+def small_disk(folder: Path, megabytes: int, files: int = 0) -> Iterator[Disk]:
+    """A disk of that size at `folder`, with what lay there before; `files`: how many it takes, 0: enough.
+    Skips where nothing may be mounted.
+    """
     if not sys.platform.startswith("linux") or os.getuid() != 0:
         pytest.skip("a small disk needs Linux and the right to mount")
     folder.mkdir(parents=True, exist_ok=True)
     before = folder.with_name(folder.name + ".before")
     shutil.copytree(folder, before)
-    words = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0777", "tmpfs", str(folder)]
+    options = f"size={megabytes}m,mode=0777" + (f",nr_inodes={files}" if files else "")
+    words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         shutil.rmtree(before)
