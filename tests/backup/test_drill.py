@@ -127,7 +127,8 @@ def busy(site: Site) -> dict[str, Run]:
     queue.send_dataset(dataset)
     site.wait_for(lambda: type(dataset).objects.filter(pk=dataset.pk, status=Readiness.READY).exists())
     done = submit("done", 1)
-    assert site.ended(done).status == "succeeded"
+    done = site.ended(done)
+    assert (done.status, done.reason) == ("succeeded", "")
     runs = {"done": done, "at work": submit("at work", 150)}
     runs |= {name: submit(name, 2) for name in ("waits", "waits too")}
     assert lifecycle.request_pause(submit("paused", 2), "ada")
