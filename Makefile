@@ -13,13 +13,14 @@ FIND_PYTHON = for p in $(CANDIDATES); do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up doctor test test-fast test-faults lint bench format clean
+.PHONY: help demo up doctor test test-fast test-faults storm lint bench format clean
 
 help:
 	@echo "make demo       start everything with a demo project (make demo DEMO_ARGS=--check: look, report, end)"
 	@echo "make up         start everything without the demo"
 	@echo "make test       linters, types, import contracts, every test        make test-fast  without servers and long trainings"
 	@echo "make test-faults  every fault done for real: kills, floods, cuts (half an hour)"
+	@echo "make storm      thirty runs while everything around them breaks; ends with one line of what was lost"
 	@echo "make bench      the benchmarks          make doctor  what this machine offers, and what is wrong"
 	@echo "make format     ruff's formatting       make clean   remove what make made (never the data)"
 
@@ -41,6 +42,9 @@ test-fast: lint
 
 test-faults: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
+
+storm: $(VENV)/.dev
+	$(BIN)/python -m tests.faults.storm $(STORM_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

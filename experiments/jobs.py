@@ -66,10 +66,12 @@ def finish(job: Leased, **values: Any) -> bool:
     return bool(held.update(tries=0, **FREE, **values))
 
 
-def release(job: Leased) -> None:
-    """The worker shuts down: another one shall do it, and this was no failed try."""
-    if finish(job):
+def release(job: Leased) -> bool:
+    """The worker cannot go on: another one shall do it, and this was no failed try."""
+    released = finish(job)
+    if released:
         SEND[type(job)](job)
+    return released
 
 
 def sweep() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 
 from experiments import jobs, lifecycle
+from experiments.database import AWAY, let_go
 from experiments.metric_store import Fenced
 from experiments.models import Architecture, ArchitectureProfile, Dataset, Teacher, Upload
 from experiments.models.catalogue import Readiness
@@ -19,6 +21,8 @@ from experiments.models.leases import Leased
 from worker.distill.events import Event, Failed, Phase, Result, Stopped
 from worker.distill.spec import ImportSpec, PrepareSpec, ProfileSpec, Strict
 from worker.driving import SPARE, Watch, drive, in_full, insist
+
+log = logging.getLogger(__name__)
 
 CPU_SECONDS = 6 * 3600  # for reading and evaluating what somebody uploaded
 FILE_BYTES = 64 << 30
@@ -43,6 +47,10 @@ def perform(job: Job, act: Callable[[Job], None], refuse: Callable[[Job, str], b
         SPARE.refill()
     except HandedBack:
         jobs.release(job)
+    except AWAY as error:
+        log.warning("The database is away (%s); somebody does it when it is back.", error)
+        let_go()
+        insist(lambda: jobs.release(job))
     except Fenced:
         return
     except Refused as refusal:
