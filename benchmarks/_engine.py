@@ -16,6 +16,7 @@ from worker.distill import evaluate, models, trainer
 from worker.distill.assemble import assemble
 from worker.distill.checkpoint import STUDENT, save_student
 from worker.distill.data.prepared import Augmentation, Writer
+from worker.distill.keeping import Keeper
 from worker.distill.lessons import Lessons
 from worker.distill.meter import Meter
 from worker.distill.spec import ModelRef, Objective, RunSpec, TeacherCache, Training
@@ -71,7 +72,8 @@ class Session:
         self.run = assemble(spec, torch.device("cpu"), self.report)
         self.lessons = Lessons(self.run, self.report, evaluate.never)
         total = self.run.epochs * self.run.steps
-        self.meter = Meter(self.report, total_steps=total, epochs=self.run.epochs)
+        meter = Meter(self.report, total_steps=total, epochs=self.run.epochs)
+        self.keeper = Keeper(self.run, self.lessons, meter, self.report)
         stage = self.run.stages[-1]
         self.part = open_until.enter_context(trainer.part_of(self.run, stage))
         open_until.enter_context(self.lessons.about(stage, self.part.wanted))
@@ -83,7 +85,7 @@ class Session:
     def epoch(self) -> float:
         """CPU seconds of the next epoch, validation left out."""
         began = time.process_time()
-        trainer.one_epoch(self.run, self.part, self.lessons, self.meter, evaluate.never)
+        trainer.one_epoch(self.run, self.part, self.lessons, self.keeper, evaluate.never)
         seconds = time.process_time() - began
         self.run.epoch, self.run.batch = self.run.epoch + 1, 0
         return seconds

@@ -9,7 +9,7 @@ from tests.distill.runs import reached, series
 from worker.distill import checkpoint, keeping, trainer
 from worker.distill.__main__ import failure
 from worker.distill.errors import Diverged
-from worker.distill.events import Checkpoint
+from worker.distill.events import Checkpoint, Log
 from worker.distill.methods import ab, fitnet
 from worker.distill.spec import ModelRef, Objective, Schedule, SpecError, Term
 
@@ -115,6 +115,40 @@ def test_gradients_that_overflow_in_half_precision_are_no_divergence(spec, monke
     norms = [value for _, value in series(events, "gradient norm")]
     assert norms[0] is None  # a gap in the curve
     assert len(norms) == 6
+
+
+def broken_gradients(monkeypatch, steps):
+    """The hint's gradient is no number at these steps, counted from 1, though its loss is sound."""
+    good = fitnet.Method.forward
+    bad = lambda self, step: (Broken.apply if step.number + 1 in steps else torch.clone)(good(self, step))  # noqa: E731
+    monkeypatch.setattr(fitnet.Method, "forward", bad)
+
+
+@pytest.mark.parametrize("interval", [0, 1e9])
+def test_gradients_that_overflow_at_any_scale_end_a_run_in_half_precision(spec, monkeypatch, interval):
+    """Every loss looks sound, and nothing is learnt: it must not go on so for hours."""
+    monkeypatch.setattr("worker.distill.meter.INTERVAL", interval)
+    monkeypatch.setattr(keeping, "EPOCH_END", 0)
+    broken_gradients(monkeypatch, range(9, 10_000))
+    events = []
+    with pytest.raises(Diverged, match="overflow in fp16 at any scale") as diverged:
+        trainer.train(spec(precision="fp16", epochs=12), events.append)
+    scales = 31 if interval == 0 else 34  # from 2^16 to below 2^-14; then, at that epoch's end
+    assert diverged.value.step == 8 + scales
+    failed = failure(diverged.value)
+    assert failed.code == "nan"
+    assert f"({scales} steps in a row were left out) at step {8 + scales} (learning rate" in failed.message
+    assert f"the last good checkpoint is of step {(8 + scales - 1) // 6 * 6}" in failed.message
+    assert "bf16" in failed.fix
+    assert all(value is not None for _, value in series(events, "loss/total"))
+
+
+def test_a_gradient_that_overflows_now_and_then_is_told_and_forgiven(spec, every_step, monkeypatch):
+    broken_gradients(monkeypatch, {3, 4})
+    events = []
+    trainer.train(spec(precision="fp16", epochs=1), events.append)
+    told = [event.text for event in events if isinstance(event, Log) and "fp16" in event.text]
+    assert told == ["fp16: 2 steps were left out, whose gradients overflowed; the scale is 16384 now."]
 
 
 @pytest.mark.parametrize("schedule", [{"warmup_epochs": 0.5}, {"stop_epoch": 1.0}])

@@ -20,12 +20,15 @@ class StopRequested(Exception):
 
 
 class Diverged(Exception):
-    """A term of the objective is no longer a finite number."""
+    """A term of the objective is no longer a finite number, or no step can be taken any more."""
 
-    def __init__(self, term: str, value: float, step: int, learning_rate: float) -> None:
+    def __init__(
+        self, term: str, value: float, step: int, learning_rate: float, *, reason: str = "", fix: str = ""
+    ) -> None:
         self.term, self.value, self.step, self.learning_rate = term, value, step, learning_rate
-        self.fix = "Lower training.learning_rate or lengthen training.warmup_epochs."
-        super().__init__(f"{term} became {value} at step {step} (learning rate {learning_rate:.4g})")
+        self.fix = fix or "Lower training.learning_rate or lengthen training.warmup_epochs."
+        what = reason or f"{term} became {value}"
+        super().__init__(f"{what} at step {step} (learning rate {learning_rate:.4g})")
 
     def last_good(self, step: int | None) -> None:
         """Add what is left of the run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,13 +20,19 @@ class Meter:
     """Collects each step's values. A block is sent every 0.2 s, the first one after the first step.
 
     Tensors are fetched together, a block at a time. Plain numbers that stay the same are sent once a block.
-    overflowing: series that need not be finite.
+    overflowing: series that need not be finite. look: told step and learning rate after each block.
     """
 
     def __init__(
-        self, report: Reporter, *, total_steps: int, epochs: int, overflowing: Sequence[str] = ()
+        self,
+        report: Reporter,
+        *,
+        total_steps: int,
+        epochs: int,
+        overflowing: Sequence[str] = (),
+        look: Callable[[int, float], None] = lambda step, rate: None,
     ) -> None:
-        self.report = report
+        self.report, self.look = report, look
         self.total_steps, self.epochs, self.overflowing = total_steps, epochs, overflowing
         self.names: list[str] = []  # of the tensors, in the order of their rows
         self.rows: list[Tensor] = []  # each (len(names),), on the device
@@ -66,6 +72,7 @@ class Meter:
         if bad is not None:
             row, name, value = bad
             raise Diverged(name, value, self.steps[row], self.plain["lr"][row])
+        self.look(self.steps[-1], self.plain["lr"][-1])
         self._progress(epoch, {name: c[-1] for name, c in self.plain.items() if name not in moving})
         self.rows, self.plain, self.steps, self.wall, self.samples = [], {}, [], [], 0
 

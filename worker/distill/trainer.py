@@ -32,6 +32,7 @@ from worker.distill.lessons import Lessons
 from worker.distill.meter import Meter
 from worker.distill.objective import Target, Values, Wanted
 from worker.distill.runtime import describe_device, is_out_of_memory, memory_used, pick_device
+from worker.distill.scale import ScaleWatch
 from worker.distill.spec import RunSpec
 
 
@@ -77,7 +78,9 @@ def fit(run: Run, lessons: Lessons, report: Reporter, should_stop: Callable[[], 
     """Train to the end of the last stage. On a stop: a checkpoint of this very step, then StopRequested."""
     # fp16 finds the scale of its gradients by trying: a step whose gradients overflow is left out.
     tried = ["gradient norm"] if run.scaler.is_enabled() else []
-    meter = Meter(report, total_steps=run.epochs * run.steps, epochs=run.epochs, overflowing=tried)
+    look = ScaleWatch(run.scaler, report).look
+    total = run.epochs * run.steps
+    meter = Meter(report, total_steps=total, epochs=run.epochs, overflowing=tried, look=look)
     keeper = Keeper(run, lessons, meter, report)
     for stage in run.stages:
         if over(run, stage):
