@@ -19,6 +19,8 @@ open('/tmp/worker.txt', 'w').write('\n'.join(p['optional-dependencies']['worker'
     && pip install -r /tmp/web.txt
 
 FROM base AS web
+# pg_dump and pg_restore, for manage.py backup and restore.
+RUN apt-get update && apt-get install -y --no-install-recommends postgresql-client && rm -rf /var/lib/apt/lists/*
 COPY manage.py ./
 COPY kdweb kdweb
 COPY experiments experiments
