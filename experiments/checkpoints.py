@@ -39,6 +39,7 @@ def go_back(run: Run) -> None:
     if not lifecycle.write(run.pk, run.fence, step=step, metrics=metrics, accuracy=best):
         raise Fenced(f"attempt {run.fence} of run {run.pk} may not write any more")
     Attempt.objects.filter(run=run, number=run.fence).update(from_step=step)
+    _remove_leftovers(run)
 
 
 def _newest_whole(run: Run) -> Artifact | None:
@@ -77,6 +78,16 @@ def _put(source: Path, target: Path) -> None:
         target.hardlink_to(source)
     except OSError:  # a file system without links
         shutil.copy2(source, target)
+
+
+def _remove_leftovers(run: Run) -> None:
+    """What earlier attempts wrote by half, or had not said of yet: nobody goes on from it."""
+    named = {artifact.full_path for artifact in run.artifacts.all()}
+    for folder in run.folder.iterdir():
+        if folder.name.isdecimal() and int(folder.name) < run.fence:
+            for path in (*folder.glob(".writing-*"), *folder.glob("resume-*.pt")):
+                if path not in named:
+                    path.unlink(missing_ok=True)
 
 
 def forget_old(run_id: int, fence: int) -> None:

@@ -7,10 +7,12 @@ decides who acts, so nothing depends on a scheduler of its own that could be for
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connections
@@ -27,6 +29,7 @@ NAME = "sweep"
 EVERY = 5.0  # seconds
 APART = timedelta(seconds=4)  # between two that act, whoever they are
 MIB = 1 << 20
+FILES = 64  # what a run makes until it ends: checkpoints, the student, a journal, and some to spare
 DISK_REST = timedelta(seconds=15)  # a run that met a full disk is not sent back at once
 
 
@@ -71,8 +74,20 @@ def resume_where_there_is_room() -> None:
             continue
         largest = run.artifacts.filter(kind=Artifact.Kind.RESUME).order_by("-bytes").first()
         needed = 4 * largest.bytes + MIB if largest else 64 * MIB
-        if shutil.disk_usage(settings.KDWEB_DATA).free >= needed:
+        if all(_has_room(place, needed) for place in {Path(settings.KDWEB_DATA), run.folder}):
             lifecycle.room_again(run)
+
+
+def _has_room(place: Path, needed: int) -> bool:
+    """Bytes, and files as well, which run out on their own; some file systems count none."""
+    if not place.exists():
+        return True
+    if shutil.disk_usage(place).free < needed:
+        return False
+    if not hasattr(os, "statvfs"):
+        return True
+    found = os.statvfs(place)
+    return not found.f_files or found.f_favail >= FILES
 
 
 def forever(by: str) -> None:

@@ -383,6 +383,21 @@ def test_a_full_disk_pauses_and_room_resumes(settings, tmp_path):
     assert fresh(held).status == "paused"  # a person's pause is a person's to end
 
 
+def test_a_disk_without_a_file_left_is_full_as_well(settings, tmp_path, monkeypatch):
+    settings.KDWEB_DATA = tmp_path
+    run = attempt_of(a_running_run())
+    assert lifecycle.disk_full(run.pk, 1, "The disk is full.")
+    run.attempts.update(ended=PAST)
+    found = list(os.statvfs(tmp_path))
+    found[5:8] = [1000, 5, 5]  # files in all, free, free for us
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "statvfs", lambda _: os.statvfs_result(found))
+        swept()
+        assert fresh(run).status == "paused"
+    swept()
+    assert fresh(run).status == "queued"
+
+
 # --- Deleting ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("status", ["draft", "queued", "paused", "succeeded", "failed", "cancelled"])
 def test_a_run_in_nobodys_hands_is_deleted_with_its_files(

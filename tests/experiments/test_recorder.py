@@ -282,10 +282,13 @@ def test_a_checkpoint_without_a_row_is_left_behind(frames):
     record.feed(metrics(1, 20, loss_total=1.0))
     record.feed(checkpoint(run, 10))
     record.close()
-    checkpoint(run, 40)  # written, and the worker died before it could say so
+    unsaid = Path(checkpoint(run, 40).path)  # written, and the worker died before it could say so
+    half = unsaid.with_name(".writing-resume-0000000050-1")
+    half.write_bytes(b"half")
     again = second_attempt(run)
     checkpoints.go_back(again)
     assert [path.name for path in runspec.attempt_folder(again).iterdir()] == ["resume-0000000010.pt"]
+    assert [path.name for path in unsaid.parent.iterdir()] == ["resume-0000000010.pt"]  # still the row's
     assert steps(run, "loss/total") == list(range(1, 11))
 
 
