@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.distill.runs import reached, series, weights
 from worker.distill import trainer
-from worker.distill.errors import StopRequested
+from worker.distill.errors import Diverged, StopRequested
 from worker.distill.group import Group, SharedBatchNorm, share_batch_norm
 from worker.distill.spec import Objective, Term
 
@@ -64,6 +64,13 @@ def test_a_stop_during_validation_leaves_nobody_waiting(spec, monkeypatch):
     with pytest.raises(StopRequested) as stop:
         trainer.train(run, lambda event: None, lambda: next(asked) == 6)
     assert stop.value.step == 6
+
+
+def test_a_run_that_diverges_in_every_process_is_told_by_the_leader(spec):
+    """Whoever sees it first: the reason must not be that another process ended."""
+    run = spec("run", OBJECTIVE, epochs=20, learning_rate=100, schedule="constant")
+    with pytest.raises(Diverged, match="learning rate 100"):
+        trainer.train(run.model_copy(update={"processes": 2}), lambda event: None)
 
 
 def test_alone_every_operation_is_the_identity():

@@ -63,13 +63,13 @@ def identity(run: Run) -> dict[str, Any]:
 
 def save(run: Run, lessons: Lessons, report: Reporter) -> None:
     """Everything the rest of the run depends on. Its position is (epoch, batch). Raises Diverged, OSError."""
+    if not run.group.leads:
+        return
     trained = [p for settings in run.optimizer.param_groups for p in settings["params"]]
     size = optim.largest(trained)
     if not math.isfinite(size):  # a loss can be finite while its gradient is not
         raise Diverged("weights", size, run.step, run.optimizer.param_groups[0]["lr"])
     run.saved = run.step
-    if not run.group.leads:
-        return
     state = {
         "identity": identity(run),
         "circumstances": circumstances(run),

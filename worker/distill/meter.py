@@ -115,5 +115,20 @@ class Meter:
         return row, name, value
 
 
+class Muted(Meter):
+    """Of a follower. The leader measures, and says what goes wrong: a follower that ended of itself because
+    of what it saw first would take the leader with it, and the reason would be lost.
+    """
+
+    def add(self, step: int, epoch: int, samples: int, values: dict[str, Tensor | float]) -> None:
+        """Nothing."""
+
+    def flush(self, epoch: int) -> None:
+        """Nothing."""
+
+    def point(self, step: int, values: dict[str, float]) -> None:
+        """Nothing."""
+
+
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None

@@ -29,7 +29,7 @@ from worker.distill.group import together
 from worker.distill.keeping import Keeper, resume
 from worker.distill.layers import Tap
 from worker.distill.lessons import Lessons
-from worker.distill.meter import Meter
+from worker.distill.meter import Meter, Muted
 from worker.distill.objective import Target, Values, Wanted
 from worker.distill.runtime import describe_device, is_out_of_memory, memory_used, pick_device
 from worker.distill.scale import ScaleWatch
@@ -80,7 +80,8 @@ def fit(run: Run, lessons: Lessons, report: Reporter, should_stop: Callable[[], 
     tried = ["gradient norm"] if run.scaler.is_enabled() else []
     look = ScaleWatch(run.scaler, report).look
     total = run.epochs * run.steps
-    meter = Meter(report, total_steps=total, epochs=run.epochs, overflowing=tried, look=look)
+    kind = Meter if run.group.leads else Muted
+    meter = kind(report, total_steps=total, epochs=run.epochs, overflowing=tried, look=look)
     keeper = Keeper(run, lessons, meter, report)
     for stage in run.stages:
         if over(run, stage):
