@@ -104,7 +104,7 @@ def request_stop(run: Run, actor: object) -> bool:
         return True
     if _cancel(run.pk, Q(status=S.PAUSED), "Cancelled while it was paused.", actor):
         return True
-    if asked:
+    if asked and unended.exists():  # else another tab has just cancelled it
         _note_now(run.pk, "Stop requested.", actor)
     return bool(asked)
 

@@ -211,6 +211,12 @@ class Site:
     def ended(self, run: Run, seconds: float = 240.0) -> Run:
         return self.status(run, *Run.ENDED, seconds=seconds)
 
+    def succeeded(self, run: Run, seconds: float = 240.0) -> Run:
+        """Waits for its end, which must be a good one."""
+        run = self.ended(run, seconds)
+        assert run.status == Run.Status.SUCCEEDED, f"{run.status}: {run.reason}{self.tails()}"
+        return run
+
     def resumable(self, run: Run, step: int = 0, seconds: float = 120.0) -> Run:
         """Waits until a checkpoint beyond `step` is in the database."""
         self.wait_for(lambda: run.artifacts.filter(kind="resume", step__gt=step).exists(), seconds)

@@ -31,10 +31,12 @@ class Template:
 
     def sqlite(self) -> Path:
         """A migrated file."""
-        file = self.home / "kdweb.sqlite3"
-        if not file.exists():
-            python("manage.py", "migrate", "-v0", env=self.env)
-        return file
+        return self._sqlite
+
+    @cached_property
+    def _sqlite(self) -> Path:
+        python("manage.py", "migrate", "-v0", env=self.env)
+        return self.home / "kdweb.sqlite3"
 
     def postgres(self) -> Path:
         """The data folder of a migrated server."""

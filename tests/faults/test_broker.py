@@ -41,10 +41,10 @@ def test_f20_broker_restarted_while_a_run_trains(fresh_site: Site) -> None:
     fresh_site.running(run, step=100)
     fresh_site.broker.kill()
     fresh_site.broker.start()
-    fresh_site.ended(run)
+    fresh_site.succeeded(run)
     fresh_site.assert_same(run)
     assert fresh_site.outcomes(run) == ["succeeded"]
-    assert fresh_site.ended(fresh_site.start_run("after it", epochs=1)).status == "succeeded"
+    fresh_site.succeeded(fresh_site.start_run("after it", epochs=1))
 
 
 def test_f21_broker_flushed_with_twenty_queued_runs(fresh_site: Site) -> None:
@@ -56,7 +56,7 @@ def test_f21_broker_flushed_with_twenty_queued_runs(fresh_site: Site) -> None:
     runs = [fresh_site.start_run(f"run {n}", epochs=1) for n in range(20)]
     fresh_site.broker.flush()
     for run in (first, *runs):
-        assert fresh_site.ended(run, seconds=400).status == "succeeded"
+        fresh_site.succeeded(run, seconds=400)
         assert fresh_site.outcomes(run) == ["succeeded"]
     fresh_site.assert_same(first)
 
@@ -74,7 +74,7 @@ def test_f23_broker_away_beyond_the_visibility_timeout(make_site: Callable[..., 
     assert Run.objects.get(pk=run.pk).status == "running"
     site.broker.start()
     site.wait_for(lambda: drained(site), 60)
-    site.ended(run)
+    site.succeeded(run)
     assert site.outcomes(run) == ["succeeded"]
     site.assert_same(run)
 
@@ -85,7 +85,7 @@ def test_f24_one_message_a_hundred_times(fresh_site: Site) -> None:
     send(run.pk, 99)
     for name in ("cpu0", "cpu1"):
         fresh_site.worker(name).start()
-    fresh_site.ended(run)
+    fresh_site.succeeded(run)
     fresh_site.wait_for(lambda: idle(fresh_site), 60)
     assert fresh_site.outcomes(run) == ["succeeded"]
     assert Run.objects.get(pk=run.pk).fence == 1
@@ -101,7 +101,7 @@ def test_f25_two_workers_told_to_run_the_same_run(fresh_site: Site) -> None:
     send(run.pk)
     told = f"Asked for work, for run {run.pk}."
     fresh_site.wait_for(lambda: all(worker.says(told) for worker in workers), 60)
-    fresh_site.ended(run)
+    fresh_site.succeeded(run)
     assert fresh_site.outcomes(run) == ["succeeded"]
     assert all(worker.alive for worker in workers)
     fresh_site.assert_same(run)
@@ -124,7 +124,7 @@ def test_f26_old_messages_for_finished_cancelled_and_deleted_runs(fresh_site: Si
     assert Run.objects.get(pk=cancelled.pk).status == "cancelled"
     assert not fresh_site.outcomes(cancelled)
     assert not Run.objects.filter(pk=gone).exists()
-    assert fresh_site.ended(fresh_site.start_run("after them", epochs=1)).status == "succeeded"
+    fresh_site.succeeded(fresh_site.start_run("after them", epochs=1))
 
 
 class Evil:
@@ -206,7 +206,7 @@ def test_f63_broker_full(fresh_site: Site) -> None:
     assert Run.objects.get(pk=run.pk).status == "queued"
     assert queue.waiting_messages(queue.RUNS) == 0
     fresh_site.broker.limit(0)
-    assert fresh_site.ended(run).status == "succeeded"
+    fresh_site.succeeded(run)
     assert fresh_site.outcomes(run) == ["succeeded"]
 
 
