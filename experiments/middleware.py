@@ -1,4 +1,4 @@
-"""The project a request works in."""
+"""Probes without a person; the project that a person's request works in."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ from django.http import HttpRequest, HttpResponse
 from experiments.models import Project
 
 SESSION_KEY = "project"
+PROBES = ("/healthz", "/health.json")
+
+
+class ProbeMiddleware:
+    """Before any other that looks at cookies: a probe is nobody. It has to be answered without a database,
+    and a browser that asks with its session would wait for one."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if request.path in PROBES:
+            request.COOKIES.clear()
+        return self.get_response(request)
 
 
 class ProjectMiddleware:

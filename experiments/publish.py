@@ -7,6 +7,8 @@ from typing import Any
 from django.db import models, transaction
 from django.db.models.functions import Now
 
+from kdweb.version import version
+
 from .models import Architecture, DatasetKind, Method, Worker
 
 
@@ -55,7 +57,7 @@ def announce(name: str, queue: str, host: str, catalogue: dict[str, Any]) -> Non
             "queue": queue,
             "device": best["description"],
             "device_kind": best["name"].partition(":")[0],
-            "versions": catalogue["versions"],
+            "versions": {"kdweb": version()} | catalogue["versions"],
             "started": Now(),
             "heartbeat": Now(),
             "trouble": "",

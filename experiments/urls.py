@@ -10,6 +10,7 @@ from experiments.views import (
     catalogue,
     compare,
     datasets,
+    health,
     home,
     live,
     projects,
@@ -20,6 +21,7 @@ from experiments.views import (
     students,
     teachers,
     uploads,
+    workers,
 )
 
 people = [
@@ -78,7 +80,14 @@ catalogue_pages = [
     path("uploads/<uuid:pk>/cancel", uploads.upload_cancel, name="upload_cancel"),
     path("methods/", catalogue.method_list, name="method_list"),
     path("methods/architectures", catalogue.architecture_options, name="architecture_options"),
-    path("workers/", catalogue.worker_list, name="worker_list"),
+]
+
+machine_pages = [
+    path("workers/", workers.worker_list, name="worker_list"),
+    path("workers/<str:name>/drain", workers.worker_drain, name="worker_drain"),
+    path("workers/<str:name>/remove", workers.worker_remove, name="worker_remove"),
+    path("health/", health.health_page, name="health"),
+    path("health.json", health.health_json, name="health_json"),
 ]
 
 live_and_api = [
@@ -87,4 +96,4 @@ live_and_api = [
     path("api/", include((api.patterns(), "api"))),
 ]
 
-urlpatterns = [*live_and_api, *people, *runs_pages, *catalogue_pages]
+urlpatterns = [*live_and_api, *people, *runs_pages, *catalogue_pages, *machine_pages]

@@ -10,7 +10,7 @@ from django.urls import include, path
 
 @login_not_required
 def healthz(request: HttpRequest) -> HttpResponse:
-    """Says only that this process answers; `manage.py doctor` says how the parts are."""
+    """Says only that this process answers; /health.json and `manage.py doctor` say how the parts are."""
     return HttpResponse("ok\n", content_type="text/plain", headers={"Cache-Control": "no-store"})
 
 
@@ -26,3 +26,5 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("", include("experiments.urls")),
 ]
+
+handler500 = "experiments.views.errors.server_error"

@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psutil
 from celery import bootsteps, signals
 from django.conf import settings
 from django.db import connections
@@ -22,6 +21,7 @@ from experiments.lifecycle import RENEW_EVERY
 from experiments.models import Worker
 from kdweb import paths
 from kdweb.celery import app
+from worker import machine
 from worker.distill.events import Failed, Result
 from worker.supervisor import CATALOGUE, Engine
 
@@ -40,9 +40,9 @@ def takes_runs() -> bool:
     return queues() != [queue.CONTROL]
 
 
-def usage() -> dict[str, float]:
-    """Of the machine, in percent."""
-    return {"cpu": psutil.cpu_percent(), "memory": psutil.virtual_memory().percent}
+def usage() -> dict[str, Any]:
+    """Of the machine: see `machine.usage`."""
+    return machine.usage(settings.KDWEB_DATA)
 
 
 # --- Draining ---------------------------------------------------------------------------------------------

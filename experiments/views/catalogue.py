@@ -1,4 +1,4 @@
-"""What the workers published: methods, architectures, and the workers themselves."""
+"""What the workers published: methods and architectures."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
-from experiments import fair_queue, recipes
-from experiments.models import Architecture, Method, Run, Worker
+from experiments import recipes
+from experiments.models import Architecture, Method
 
 SUGGESTIONS = 40
 SOURCES = ("kdweb", "torchvision", "timm")
@@ -20,21 +20,6 @@ def method_list(request: HttpRequest) -> HttpResponse:
     for method in methods:
         method.recipes = recipes.of(method)  # type: ignore[attr-defined]  # for the template
     return render(request, "methods/list.html", {"methods": methods})
-
-
-@require_GET
-def worker_list(request: HttpRequest) -> HttpResponse:
-    """The whole page; for htmx the part that changes."""
-    waiting = Run.objects.for_user(request.user).filter(status=Run.Status.QUEUED)
-    context = {
-        "workers": Worker.objects.select_related("run", "run__project"),
-        "visible": set(
-            Run.objects.for_user(request.user).filter(status__in=Run.ACTIVE).values_list("pk", flat=True)
-        ),
-        "waiting": fair_queue.in_order(waiting.select_related("teacher", "architecture", "control"))[:50],
-    }
-    template = "workers/_body.html" if request.headers.get("HX-Request") else "workers/list.html"
-    return render(request, template, context)
 
 
 @require_GET

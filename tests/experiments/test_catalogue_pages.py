@@ -65,7 +65,7 @@ def test_workers_show_what_they_do_and_who_went_silent(client: Client) -> None:
     a_worker(run=run)
     a_worker("cpu1@there", heartbeat=timezone.now() - timedelta(minutes=2))
     page = client.get(reverse("worker_list")).content.decode()
-    for shown in ("&lt;b&gt;here", "busy one", "8 cores", "Online", "Offline", "12", "40"):
+    for shown in ("&lt;b&gt;here", "busy one", "8 cores", "Online", "Silent", "12", "40"):
         assert shown in page, shown
     part = client.get(reverse("worker_list"), headers={"HX-Request": "true"}).content
     assert b"<html" not in part

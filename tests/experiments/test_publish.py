@@ -61,6 +61,7 @@ def test_a_worker_announces_its_best_device_and_beats():
     worker = Worker.objects.get()
     assert (worker.device, worker.device_kind) == ("NVIDIA H100", "cuda")
     assert worker.usage == {"cpu": 12.5}
+    assert set(worker.versions) == {"kdweb", "torch"}
     assert worker.alive
 
 

@@ -46,6 +46,8 @@ function button(className, label, ...children) {
 
 // action: { label, url } sends a POST (undo), { label, run } calls a function.
 function toast(text, { kind = "info", action, seconds } = {}) {
+  // A page that asks every few seconds would pile up the same refusal.
+  for (const shown of document.querySelectorAll("#toasts > .toast.bad")) if (shown.querySelector("p").textContent === text) return shown;
   const box = document.createElement("div");
   box.className = `toast ${kind}`;
   const line = document.createElement("p");
@@ -135,8 +137,9 @@ document.addEventListener("htmx:confirm", async (event) => {
 
 document.addEventListener("htmx:configRequest", (event) => { event.detail.headers["X-CSRFToken"] = csrf(); });
 document.addEventListener("htmx:responseError", (event) => {
-  const { status } = event.detail.xhr;
-  toast(status === 403 ? word("Forbidden") : `${word("Refused")} (${status})`, { kind: "bad" });
+  const { status, responseText } = event.detail.xhr;
+  const plain = event.detail.xhr.getResponseHeader("Content-Type")?.startsWith("text/plain");
+  toast(status === 403 ? word("Forbidden") : status === 503 && plain ? responseText : `${word("Refused")} (${status})`, { kind: "bad" });
 });
 document.addEventListener("htmx:sendError", () => toast(word("Offline"), { kind: "bad" }));
 document.addEventListener("kd:toast", (event) => toast(event.detail.text, event.detail));

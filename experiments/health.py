@@ -1,0 +1,221 @@
+"""Whether the parts work: for machines as JSON, for people in words with what to do.
+
+Every check runs in a thread of its own and gets two seconds. So a broker or a database that is dead, or
+worse, silent, is named as such while the others still answer; and however often somebody asks, at most one
+thread hangs on each.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TooLate
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+import redis
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connection, connections
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.recorder import MigrationRecorder
+from django.db.models.functions import Now
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from . import lifecycle, sweep
+from .models import Pulse, Run, Worker
+
+PATIENCE = 2.0  # seconds for all checks together, which run beside each other
+SWEEP_LATE = timedelta(seconds=30)
+IDLE_LATE = timedelta(seconds=60)  # a run that could start waits so long beside an idle worker
+ROOM = 1 << 30  # bytes; with less, checkpoints will not fit for long and runs pause
+FINE, WARNING, BROKEN = "fine", "warning", "broken"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found of one part. `facts` are for machines: numbers, no names and no secrets."""
+
+    name: str
+    state: str
+    text: str
+    fix: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+# --- The parts --------------------------------------------------------------------------------------------
+def database() -> Check:
+    began = time.monotonic()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    took = 1000 * (time.monotonic() - began)
+    return Check("database", FINE, f"Answers in {took:.1f} ms.", facts={"milliseconds": round(took, 1)})
+
+
+def broker() -> Check:
+    began = time.monotonic()
+    client = redis.Redis.from_url(
+        settings.KDWEB_REDIS_URL, socket_timeout=1.5, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
+    )
+    with client:
+        client.ping()
+    took = 1000 * (time.monotonic() - began)
+    return Check("broker", FINE, f"Answers in {took:.1f} ms.", facts={"milliseconds": round(took, 1)})
+
+
+def sweeping() -> Check:
+    """The sweep finds dead workers and nudges what waits: without it nothing goes on by itself."""
+    pulse = Pulse.objects.filter(name=sweep.NAME).annotate(now=Now()).first()
+    fix = (
+        "Every worker and every web process sweeps: start one. If some are alive, look into their logs: the "
+        "database may be read-only or its disk full."
+    )
+    if pulse is None:
+        return Check("sweep", BROKEN, "No sweep has ever happened.", fix, {"seconds": None})
+    age = pulse.now - pulse.at
+    seconds = max(0.0, age.total_seconds())
+    facts = {"seconds": round(seconds, 1)}
+    if abs(age) > SWEEP_LATE:
+        text = f"No sweep for {_long(seconds)}: no worker and no web process sweeps."
+        return Check("sweep", BROKEN, text, fix, facts)
+    return Check("sweep", FINE, f"The last one was {seconds:.0f} s ago.", facts=facts)
+
+
+def workers() -> Check:
+    alive, taking = Worker.objects.alive(), Worker.objects.taking().count()
+    facts = {
+        "alive": alive.count(),
+        "taking": taking,
+        "drained": alive.filter(drain=True).count(),
+        "troubled": alive.exclude(trouble="").count(),
+    }
+    if not facts["alive"]:
+        fix = "Start one: `manage.py up`, or the worker container on a GPU machine."
+        return Check("workers", BROKEN, "No worker is alive: nothing trains.", fix, facts)
+    text = f"{facts['alive']} alive, {taking} of them {'takes' if taking == 1 else 'take'} runs."
+    if facts["troubled"]:
+        text += f" {facts['troubled']} out of rotation."
+        return Check("workers", WARNING, text, "The Workers page says why.", facts)
+    if not taking:
+        return Check("workers", WARNING, text, "All are drained: undrain one on the Workers page.", facts)
+    return Check("workers", FINE, text, facts=facts)
+
+
+def queue() -> Check:
+    waits = Run.objects.filter(status=Run.Status.QUEUED).count()
+    could = lifecycle.startable().filter(queued__isnull=False).annotate(now=Now()).order_by("queued").first()
+    oldest = could.now - could.queued if could else timedelta()
+    facts = {"queued": waits, "oldest_startable_seconds": round(max(0.0, oldest.total_seconds()), 1)}
+    if not waits:
+        return Check("queue", FINE, "Nothing waits.", facts=facts)
+    text = f"{waits} {'run waits' if waits == 1 else 'runs wait'}"
+    text += f", the oldest that could start for {_long(oldest.total_seconds())}." if could else "."
+    if oldest > IDLE_LATE and Worker.objects.taking().filter(run=None).exists():
+        fix = "A worker is idle and does not take it: look into its log, and whether the broker answers."
+        return Check("queue", WARNING, text, fix, facts)
+    return Check("queue", FINE, text, facts=facts)
+
+
+def disk() -> Check:
+    free = shutil.disk_usage(settings.KDWEB_DATA).free
+    facts = {"free": free, "floor": ROOM}
+    text = f"{free / 1e9:.1f} GB free in the data folder."
+    if free < ROOM:
+        fix = (
+            "Delete runs or datasets, or make the disk larger. Runs that it paused go on by themselves then."
+        )
+        return Check("disk", BROKEN, text, fix, facts)
+    return Check("disk", FINE, text, facts=facts)
+
+
+def migrations() -> Check:
+    applied = set(MigrationRecorder(connection).applied_migrations())
+    missing, newer = (
+        len(_known() - applied),
+        len({one for one in applied - _known() if one[0] == "experiments"}),
+    )
+    facts = {"missing": missing, "newer": newer}
+    if missing:
+        text = f"The database lacks {missing} migration{'s' if missing > 1 else ''} of this code."
+        return Check("migrations", BROKEN, text, "Run `manage.py prepare`.", facts)
+    if newer:
+        text = "The database is newer than this web process's code."
+        return Check("migrations", BROKEN, text, "Update it and start it again.", facts)
+    return Check("migrations", FINE, "The database is as this code expects it.", facts=facts)
+
+
+@cache
+def _known() -> set[tuple[str, str]]:
+    return set(MigrationLoader(None, ignore_no_migrations=True).disk_migrations)
+
+
+def _long(seconds: float) -> str:
+    amount = max(0, round(seconds))
+    for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if amount >= size:
+            n = amount // size
+            return f"{n} {word}{'s' if n > 1 else ''}"
+    return f"{amount} s"
+
+
+# --- Asking them ------------------------------------------------------------------------------------------
+CHECKS: dict[str, Callable[[], Check]] = {
+    "database": database,
+    "broker": broker,
+    "sweep": sweeping,
+    "workers": workers,
+    "queue": queue,
+    "disk": disk,
+    "migrations": migrations,
+}
+FIXES = {
+    "broker": "Start Redis. Until then runs go on and what is new waits; nothing is lost.",
+    "disk": "Look whether the data folder is there and may be read.",
+}
+DATABASE_FIX = "Start the database. Until then runs go on and keep what they measure on their own disk."
+
+_pool = ThreadPoolExecutor(max_workers=len(CHECKS), thread_name_prefix="health")
+_pending: dict[str, Future[Check]] = {}
+_lock = threading.Lock()
+
+
+def ask() -> list[Check]:
+    """All checks, in PATIENCE seconds at most. Never raises."""
+    asked = {name: _asked(name) for name in CHECKS}
+    ends = time.monotonic() + PATIENCE
+    return [_answer(name, future, ends) for name, future in asked.items()]
+
+
+def _asked(name: str) -> Future[Check]:
+    """A new question, or the one that is still without an answer."""
+    with _lock:
+        pending = _pending.get(name)
+        if pending is None or pending.done():
+            pending = _pending[name] = _pool.submit(_look, CHECKS[name])
+        return pending
+
+
+def _look(check: Callable[[], Check]) -> Check:
+    try:
+        return check()
+    finally:
+        connections.close_all()  # of this thread
+
+
+def _answer(name: str, future: Future[Check], ends: float) -> Check:
+    fix = FIXES.get(name, DATABASE_FIX)
+    try:
+        return future.result(max(0.0, ends - time.monotonic()))
+    except TooLate:
+        return Check(name, BROKEN, f"No answer within {PATIENCE:.0f} s.", fix)
+    except (DatabaseError, InterfaceError, RedisError, OSError) as error:
+        # The error's own words may hold an address or a user's name.
+        return Check(name, BROKEN, f"Does not answer ({type(error).__name__}).", fix)
+    except Exception as error:
+        return Check(name, BROKEN, f"The check itself failed ({type(error).__name__}).", "Look at the log.")
