@@ -126,7 +126,9 @@ def resume(run: Run, actor: object) -> bool:
     if Run.objects.filter(pk=run.pk, status__in=Run.ACTIVE, asked=Run.Asked.PAUSE).update(asked=""):
         _note_now(run.pk, "The pause is withdrawn.", actor)
         return True
-    return _queue_again(run.pk, Q(status=S.PAUSED), "Resumed.", actor)
+    # One that has begun goes on where it was; one that has not queues up like any other.
+    turn = run.turn if run.started else fair_queue.turn_for(run)
+    return _queue_again(run.pk, Q(status=S.PAUSED), "Resumed.", actor, queued=Now(), turn=turn)
 
 
 def retry(run: Run, actor: object, from_start: bool = False) -> bool:
@@ -134,7 +136,8 @@ def retry(run: Run, actor: object, from_start: bool = False) -> bool:
     text = "Tried again from the start." if from_start else "Tried again from its last checkpoint."
     ended = Q(status__in=(S.FAILED, S.CANCELLED))
     with transaction.atomic():
-        if not _queue_again(run.pk, ended, text, actor, finished=None, fresh_from=F("fence")):
+        anew = {"queued": Now(), "turn": fair_queue.turn_for(run), "finished": None, "fresh_from": F("fence")}
+        if not _queue_again(run.pk, ended, text, actor, **anew):
             return False
         if from_start:
             Artifact.objects.filter(run_id=run.pk, kind=Artifact.Kind.RESUME).delete()

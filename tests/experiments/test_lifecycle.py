@@ -237,6 +237,22 @@ def test_nobody_gathers_turns_by_staying_away():
     assert order() == ["second 0", "first 3", "second 1", "second 2", "first 4"]
 
 
+def test_nobody_jumps_the_queue_by_pausing_or_trying_again():
+    first, second = a_project("first"), a_project("second")
+    held = [submitted(first, f"first {number}") for number in range(2)]
+    for run in held:
+        assert lifecycle.request_pause(run, "ada")
+    for number in range(3):
+        submitted(second, f"second {number}")
+    for _ in range(2):
+        lifecycle.claim("w")
+    failed = a_run(project=second, name="failed", status="failed", started=PAST, turn=0)
+    for run in held:
+        assert lifecycle.resume(run, "ada")
+    assert lifecycle.retry(failed, "ada")
+    assert order() == ["second 2", "first 0", "first 1", "failed"]
+
+
 def test_a_higher_priority_goes_first_and_waiting_raises_it():
     project = a_project("one")
     submitted(project, "normal")
