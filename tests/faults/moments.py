@@ -24,7 +24,7 @@ from .site import Site
 from .twins import sha256
 from .workers import WorkerProcess
 
-EPOCHS = 30  # 10 steps each: some seconds, with several checkpoints on the way
+EPOCHS = 20  # 10 steps each: some seconds, with several checkpoints on the way
 
 
 # --- Striking ---------------------------------------------------------------------------------------------
@@ -60,11 +60,23 @@ def stands_in(site: Site, run: Run, worker: WorkerProcess, function: str, second
         time.sleep(1.5)
 
 
-def paused(site: Site, run: Run, checkpoints: int = 2) -> Run:
+def paused(site: Site, run: Run, worker: WorkerProcess, checkpoints: int = 2) -> Run:
     """Stands still, in nobody's hands, with so many checkpoints."""
     site.wait_for(lambda: run.artifacts.filter(kind="resume").count() >= checkpoints)
-    assert lifecycle.request_pause(run, "ann")
+    with standing(worker.engine()):  # or it might have ended before the word reaches it
+        assert lifecycle.request_pause(run, "ann")
+        time.sleep(2)
     return site.status(run, Run.Status.PAUSED)
+
+
+@contextmanager
+def standing(process: psutil.Process) -> Iterator[None]:
+    """The process does nothing within the block."""
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
 
 
 @contextmanager
@@ -150,8 +162,8 @@ def assert_as_undisturbed(site: Site, run: Run, *outcomes: str) -> None:
 
 
 def assert_tidy(run: Run) -> None:
-    """Every file has a row and is what it says; no half-written one is left."""
-    rows = {artifact.full_path: artifact.sha256 for artifact in run.artifacts.all()}
-    files = [path for path in run.folder.rglob("*") if path.is_file()]
-    assert sorted(rows) == sorted(files)
-    assert all(sha256(path) == digest for path, digest in rows.items())
+    """Every row has its file, whole; no file is half-written, and no checkpoint is there without a row."""
+    rows = list(run.artifacts.all())
+    assert all(sha256(row.full_path) == row.sha256 for row in rows)
+    files = {path.name for path in run.folder.rglob("*") if path.is_file()}
+    assert files == {row.full_path.name for row in rows}
