@@ -110,18 +110,25 @@ def until(condition: Callable[[], T], seconds: float = 60.0, what: str = "") -> 
 
 @contextmanager
 def slowly(process: psutil.Process, share: float = 0.1) -> Iterator[None]:
-    """Within, the process gets this share of the time: a short run lasts long, and costs little."""
+    """Within, the process gets at most this share of a core: a short run lasts long, whatever the machine."""
     over = threading.Event()
 
-    def brake() -> None:
-        with suppress(psutil.NoSuchProcess):
-            while not over.is_set():
-                process.suspend()
-                over.wait(0.5 * (1 - share))
-                process.resume()
-                over.wait(0.5 * share)
+    def spent() -> float:
+        times = process.cpu_times()
+        return float(times.user + times.system)
 
-    thread = threading.Thread(target=brake, daemon=True)
+    def brake() -> None:
+        began, before = time.monotonic(), spent()
+        while not over.wait(0.02):
+            ahead = spent() - before > share * (time.monotonic() - began)
+            (process.suspend if ahead else process.resume)()
+        process.resume()
+
+    def safely() -> None:
+        with suppress(psutil.Error):
+            brake()
+
+    thread = threading.Thread(target=safely, daemon=True)
     thread.start()
     try:
         yield
