@@ -18,15 +18,14 @@ APP = "experiments"
 
 
 def may_take(worker: str) -> bool:
-    """Asked before every claim. What is in the way stands on the Workers page."""
+    """Asked before every claim and at every heartbeat. What is in the way stands on the Workers page."""
     row = Worker.objects.filter(name=worker).first()
     if row is not None and (row.drain or row.trouble.startswith(LOST)):
         return False
     trouble = misfit()
     if row is not None and row.trouble != trouble:
         publish.heartbeat(worker, trouble=trouble)
-    if trouble:
-        log.error(trouble)
+        log.warning(trouble or "Code and database fit again.")
     return not trouble
 
 

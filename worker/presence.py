@@ -18,10 +18,9 @@ from django.db import connections
 
 from experiments import lifecycle, publish, queue, sweep
 from experiments.lifecycle import RENEW_EVERY
-from experiments.models import Worker
 from kdweb import paths
 from kdweb.celery import app
-from worker import machine
+from worker import fitness, machine
 from worker.distill.events import Failed, Result
 from worker.supervisor import CATALOGUE, Engine
 
@@ -113,8 +112,7 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
 def _beat(worker: str, consumer: Any) -> None:
     """It lives; and it listens for runs, unless it may not take one: then others shall hear of them."""
     publish.heartbeat(worker, usage=usage())
-    row = Worker.objects.filter(name=worker).first()
-    wanted = row is None or not (row.drain or row.trouble)
+    wanted = fitness.may_take(worker)  # asked here too: who does not listen is never told that it may again
     for name in RUN_QUEUES & set(queues()):
         listening = name in consumer.app.amqp.queues.consume_from
         if listening and not wanted:

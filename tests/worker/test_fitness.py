@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 
 from experiments import publish
 from experiments.models import Worker
-from worker import fitness
+from worker import fitness, presence
 
 pytestmark = pytest.mark.django_db
 
@@ -57,3 +59,30 @@ def test_a_database_that_was_not_migrated_is_said_too(worker: Worker):
     MigrationRecorder(connection).record_unapplied("experiments", "0005_leases_and_attempts")
     assert not fitness.may_take(worker.name)
     assert "manage.py prepare" in trouble()
+
+
+class Consumer:
+    """What Celery offers a step: the queues it listens to, and how to listen to more or fewer."""
+
+    def __init__(self) -> None:
+        self.heard = {"cpu": None, "control": None}
+        self.app = SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from=self.heard)))
+
+    def cancel_task_queue(self, name: str) -> None:
+        del self.heard[name]
+
+    def add_task_queue(self, name: str) -> None:
+        self.heard[name] = None
+
+
+def test_a_worker_out_of_rotation_listens_again_by_itself(worker: Worker, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(presence, "queues", lambda: ["control", "cpu"])
+    consumer = Consumer()
+    MigrationRecorder(connection).record_applied("experiments", "9999_from_the_future")
+    presence._beat(worker.name, consumer)
+    assert list(consumer.heard) == ["control"]
+    assert "9999_from_the_future" in trouble()
+    MigrationRecorder(connection).record_unapplied("experiments", "9999_from_the_future")
+    presence._beat(worker.name, consumer)
+    assert sorted(consumer.heard) == ["control", "cpu"]
+    assert trouble() == ""
