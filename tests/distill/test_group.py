@@ -1,6 +1,8 @@
 """One run in two processes, over gloo."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,7 +10,8 @@ from torch import nn
 
 from tests.distill.runs import reached, series, weights
 from worker.distill import trainer
-from worker.distill.errors import Diverged, StopRequested
+from worker.distill.errors import Diverged, PassedOn, StopRequested
+from worker.distill.failures import failure
 from worker.distill.group import Group, SharedBatchNorm, share_batch_norm
 from worker.distill.spec import Objective, Term
 
@@ -99,5 +102,41 @@ def test_batch_norm_is_replaced_with_its_state_and_evaluates_alike():
 
 def test_a_follower_that_cannot_start_is_named_at_once(spec, monkeypatch):
     monkeypatch.setattr("worker.distill.group.sys.executable", shutil.which("false"))
-    with pytest.raises(RuntimeError, match="process 1 of 2 ended with code 1 before it joined"):
+    with pytest.raises(RuntimeError, match="process 1 of 2 ended with code 1"):
         trainer.train(spec("run").model_copy(update={"processes": 2}), lambda event: None)
+
+
+def test_why_a_follower_failed_is_passed_on(spec, monkeypatch, tmp_path):
+    """The real command, which refuses what it is given."""
+    engine = tmp_path / "engine"
+    engine.write_text(f"#!/bin/sh\ncat > /dev/null\nexec {sys.executable} -m worker.distill train /nowhere\n")
+    engine.chmod(0o755)
+    monkeypatch.setattr("worker.distill.group.sys.executable", str(engine))
+    with pytest.raises(PassedOn) as passed:
+        trainer.train(spec("run").model_copy(update={"processes": 2}), lambda event: None)
+    failed = failure(passed.value)
+    assert (failed.code, failed.value) == ("spec", "'/nowhere'")
+    assert "cannot be read" in failed.message
+    assert failed.message.endswith("(process 1 of 2).")
+
+
+def test_a_follower_that_is_killed_in_the_middle_is_named(spec, monkeypatch):
+    children = []
+    start = subprocess.Popen
+
+    def started(*arguments, **options):
+        children.append(start(*arguments, **options))
+        return children[-1]
+
+    monkeypatch.setattr("worker.distill.group.subprocess.Popen", started)
+    monkeypatch.setattr("worker.distill.meter.INTERVAL", 0)
+    events = []
+
+    def report(event):
+        events.append(event)
+        if reached(events, 3):
+            children[0].kill()
+
+    run = spec("run", OBJECTIVE, epochs=1000).model_copy(update={"processes": 2})
+    with pytest.raises(RuntimeError, match="process 1 of 2 ended with code -9"):
+        trainer.train(run, report)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from worker.distill.events import Failed
 from worker.distill.spec import SpecError
 
 
@@ -49,6 +50,14 @@ class OutOfMemory(Exception):
         super().__init__(
             f"a batch of {batch_size} does not fit in the memory of {device}{used and f' ({used})'}"
         )
+
+
+class PassedOn(Exception):
+    """Another process of the run has failed, and said why."""
+
+    def __init__(self, which: str, failed: Failed) -> None:
+        self.failed = failed.model_copy(update={"message": f"{failed.message.rstrip('.')} ({which})."})
+        super().__init__(self.failed.message)
 
 
 @contextmanager

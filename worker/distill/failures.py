@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
-from worker.distill.errors import Diverged, OutOfMemory, spec_error
+from worker.distill.errors import Diverged, OutOfMemory, PassedOn, spec_error
 from worker.distill.events import Failed
 from worker.distill.spec import SpecError
 
@@ -31,6 +31,8 @@ def failure(error: BaseException) -> Failed:
     """The event to end with."""
     if isinstance(error, ValidationError):
         error = spec_error(error)
+    if isinstance(error, PassedOn):
+        return error.failed
     found = _of_the_system(error) or _of_the_request(error) or _of_the_device(error)
     if found is None:
         found = Failed(code="error", message=f"{type(error).__name__}: {error}")

@@ -20,11 +20,15 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from worker.distill.errors import PassedOn
+from worker.distill.events import Failed, parse
 from worker.distill.spec import RunSpec, SpecError
 
 GRACE = 30.0  # seconds for a follower to end by itself
+LOOK = 2.0  # seconds to wait for one that may be the cause of an error
 PATIENCE = timedelta(days=1)  # for each other: one may have a long pass of the teachers to do
 RANK, MEETING = "KDWEB_RANK", "KDWEB_MEETING_POINT"
 
@@ -234,13 +238,28 @@ def _mark(meeting: str, rank: int) -> Path:
     return Path(f"{meeting}.{rank}")
 
 
+def _words(meeting: str, rank: int) -> Path:
+    """The file of a follower's events: few, and the last says why it failed."""
+    return Path(f"{meeting}.{rank}.events")
+
+
+def _ended(rank: int, size: int, code: int, meeting: str) -> Exception:
+    """Why a follower has ended, in its own words if it had any."""
+    which = f"process {rank} of {size}"
+    lines = _words(meeting, rank).read_bytes().splitlines()
+    with suppress(IndexError, ValidationError):
+        said = parse(lines[-1])
+        if isinstance(said, Failed):
+            return PassedOn(which, said)
+    return RuntimeError(f"{which} ended with code {code}")
+
+
 def _gather(children: Sequence[subprocess.Popen[str]], meeting: str) -> None:
     """Wait until every follower is there. RuntimeError if one has ended: joining would wait for it."""
     for rank, child in enumerate(children, start=1):
         while not _mark(meeting, rank).exists():
             if child.poll() is not None:
-                which = f"process {rank} of {len(children) + 1}"
-                raise RuntimeError(f"{which} ended with code {child.returncode} before it joined")
+                raise _ended(rank, len(children) + 1, child.returncode, meeting)
             time.sleep(0.05)
 
 
@@ -251,9 +270,8 @@ def _followers(spec: RunSpec, meeting: str) -> Iterator[Callable[[RuntimeError],
     for rank in range(1, spec.processes):
         environment = os.environ | {RANK: str(rank), MEETING: meeting}
         command = [sys.executable, "-m", "worker.distill", "train", "-"]
-        child = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-        )
+        with open(_words(meeting, rank), "wb") as words:
+            child = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=words, text=True)
         children.append(child)
         assert child.stdin is not None
         with suppress(BrokenPipeError):  # it ended at once: _gather says so
@@ -261,10 +279,12 @@ def _followers(spec: RunSpec, meeting: str) -> Iterator[Callable[[RuntimeError],
             child.stdin.close()
 
     def check(error: RuntimeError) -> None:
+        end = time.monotonic() + LOOK  # its connection may be gone a moment before it is
+        while all(child.poll() in (None, 0) for child in children) and time.monotonic() < end:
+            time.sleep(0.05)
         for rank, child in enumerate(children, start=1):
             if child.poll() not in (None, 0):
-                text = f"process {rank} of {spec.processes} ended with code {child.returncode}"
-                raise RuntimeError(text) from error
+                raise _ended(rank, len(children) + 1, child.returncode, meeting) from error
 
     try:
         _gather(children, meeting)
