@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from experiments import lifecycle, queue
+from experiments.management.commands import doctor
 from experiments.models import Run
+from kdweb import stack
 
 from .site import Site
 
@@ -210,21 +212,18 @@ def test_f63_broker_full(fresh_site: Site) -> None:
     assert fresh_site.outcomes(run) == ["succeeded"]
 
 
-def test_f63_broker_that_evicts_is_named(fresh_site: Site) -> None:
-    """a Redis with an evicting policy → the doctor says so and how to mend it; none with noeviction."""
-    assert "maxmemory-policy" not in doctor(fresh_site)
+def test_f63_broker_that_evicts_is_named(fresh_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """a Redis with an evicting policy → doctor and start say so and how to mend it; none with noeviction."""
+    monkeypatch.setenv("KDWEB_REDIS_URL", fresh_site.broker.url)
+    said: list[str] = []
+
+    def words() -> str:
+        said.clear()
+        assert stack.broker(fresh_site.home, said.append) == []
+        found = [str(part) for finding in doctor.broker() for part in finding]
+        return " ".join([*found, *said])
+
+    assert "maxmemory-policy" not in words()
     fresh_site.broker.limit(0, "allkeys-lru")
-    found = doctor(fresh_site)
-    assert "maxmemory-policy allkeys-lru" in found
-    assert "Set maxmemory-policy noeviction" in found
-
-
-def doctor(site: Site) -> str:
-    """Its words; that nothing else runs here is among them."""
-    return site.manage("shell", "-v0", "-c", DOCTOR)
-
-
-DOCTOR = """
-from experiments.management.commands.doctor import broker
-for finding in broker(): print(*finding)
-"""
+    assert words().count("(maxmemory-policy allkeys-lru)") == 2
+    assert words().count("Set maxmemory-policy noeviction") == 2

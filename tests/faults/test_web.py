@@ -22,7 +22,8 @@ from .site import Site, make_site
 from .templates import Template
 from .workers import WebProcess
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timeout(300)]
+quick = pytest.mark.server  # a few seconds: `make test` runs them too
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,7 @@ def started(answer: Answer, name: str) -> Run:
     return run
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 def test_f22_broker_down_at_submit(make_site: Callable[..., Site], how: str) -> None:
     """submit at the form while Redis is gone or answers nobody → saved, said to be queued; sent later."""
@@ -87,6 +89,7 @@ def test_f22_broker_down_at_submit(make_site: Callable[..., Site], how: str) -> 
     site.assert_same(run)
 
 
+@quick
 def test_f51_double_submit_two_tabs_and_the_back_button(office: Site, ann: Client) -> None:
     """one form sent six times at once, and again later → one run, and every answer leads to it."""
     sent = form(office, "double click")
@@ -104,6 +107,7 @@ def test_f51_double_submit_two_tabs_and_the_back_button(office: Site, ann: Clien
     assert started(ann.post("/runs/new/", other), "another tab").name == "another tab"
 
 
+@quick
 def test_f51_stopping_twice_is_stopping_once(office: Site, ann: Client) -> None:
     """stop a queued run six times at once → cancelled, and one event says so."""
     run = office.start_run("stop twice")
@@ -141,6 +145,7 @@ class HalfSent:
             return True
 
 
+@quick
 def test_f50_web_killed_in_the_middle_of_a_form(office: Site, web: WebProcess, ann: Client) -> None:
     """SIGKILL while half a form is there → no run; started again, the same form makes one."""
     sent = form(office, "cut off")
@@ -154,6 +159,7 @@ def test_f50_web_killed_in_the_middle_of_a_form(office: Site, web: WebProcess, a
     assert office.events(run) == ["Submitted."]
 
 
+@quick
 def test_f50_web_killed_while_forms_are_worked_on(office: Site, web: WebProcess, ann: Client) -> None:
     """SIGKILL among eight posts → each run is there whole or not at all; sent again, each is there once."""
     forms = {f"killed at {n}": form(office, f"killed at {n}") for n in range(8)}
@@ -179,6 +185,7 @@ def test_f50_web_killed_while_forms_are_worked_on(office: Site, web: WebProcess,
         assert (run.status, office.events(run)) == ("queued", ["Submitted."])
 
 
+@quick
 def test_f50_web_killed_in_the_middle_of_an_upload(office: Site, web: WebProcess, ann: Client) -> None:
     """SIGKILL while a piece arrives → that piece does not count, the next try goes on from what does."""
     content = bytes(range(256)) * 8192  # 2 MiB

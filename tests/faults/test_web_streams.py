@@ -25,7 +25,8 @@ from .site import Site, make_site
 from .templates import Template
 from .workers import WebProcess
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timeout(300)]
+quick, long = pytest.mark.server, pytest.mark.faults  # `make test` runs the quick ones too
 MIB = 1 << 20
 
 
@@ -80,6 +81,7 @@ def curve(person: Client, run: Run) -> tuple[list[int], str]:
     return answer["series"]["loss/total"]["s"], answer["cursor"]
 
 
+@quick
 def test_f46_back_after_a_short_gap_and_after_an_hour(office: Site, ann: Client) -> None:
     """away while frames go on, back with Last-Event-ID → no gap, no double; older than all: reload."""
     run, recorder = claimed(office)
@@ -106,6 +108,7 @@ def test_f46_back_after_a_short_gap_and_after_an_hour(office: Site, ann: Client)
     assert curve(ann, run)[0] == list(range(1, 3051))
 
 
+@long
 def test_f47_a_proxy_that_cuts_silent_lines(office: Site, ann: Client) -> None:
     """a line where nothing happens → a comment at least every 15 s, nothing buffered; cut: it goes on."""
     run, recorder = claimed(office)
@@ -121,6 +124,7 @@ def test_f47_a_proxy_that_cuts_silent_lines(office: Site, ann: Client) -> None:
         assert seen + read_until(line, 20)[0] == list(range(1, 21))
 
 
+@long
 def test_f43_who_may_no_longer_see_it_while_the_stream_is_open(office: Site, web: WebProcess) -> None:
     """membership lost, deactivated, new password, logged out → closed in 60 s; others stay."""
     run, recorder = claimed(office)
@@ -149,6 +153,7 @@ def test_f43_who_may_no_longer_see_it_while_the_stream_is_open(office: Site, web
     assert people["deactivated"].get(f"/runs/{run.pk}/live").location.startswith("/login/")
 
 
+@long
 def test_f48_two_hundred_tabs_on_one_run(office: Site, web: WebProcess, ann: Client) -> None:
     """200 streams of one run → each gets everything, less than 100 MB more memory, and it comes back down."""
     run, recorder = claimed(office)
@@ -172,6 +177,7 @@ def watched(site: Site, run: Run) -> bool:
     return any("xread" in str(one["cmd"]).lower() for one in site.broker.client().client_list())
 
 
+@quick
 def test_f49_a_million_points(office: Site, ann: Client) -> None:
     """a run of 1,000,000 steps → page and curve answer, down-sampled with no spike lost; the CSV has all."""
     run, _ = claimed(office)
@@ -191,6 +197,7 @@ def test_f49_a_million_points(office: Site, ann: Client) -> None:
     assert np.array_equal(np.array([float(row[3]) for row in rows[1:]]), values)
 
 
+@long
 def test_f30_a_hundred_streams_at_twenty_database_connections(make_site: Callable[..., Site]) -> None:
     """PostgreSQL with max_connections=20, 100 tabs open at once → pages answer, no stream holds one."""
     site = make_site("postgresql", max_connections=20)
