@@ -67,7 +67,8 @@ class Checkpoint(BaseModel):
 
 class Resumed(BaseModel):
     """Training goes on from the checkpoint of `step`. `exact`: it will end with the very bits that the
-    undisturbed run would have had; `why` says in words what stands against it ("" when nothing does).
+    undisturbed run would have had; `why` says in words what stands against it ("" when nothing does). Said
+    again, not exact, when something turns up later: the teacher's outputs no longer fit the cache.
     """
 
     type: Literal["resumed"] = "resumed"
