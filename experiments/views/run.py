@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
-from django.urls import reverse
 from django.views.decorators.http import require_GET
 
 from experiments import measurements, plan_facts, run_config, run_tiles, waiting
@@ -96,8 +94,7 @@ def run_summary(request: HttpRequest, pk: int) -> HttpResponse:
     """Header, tiles, attempts and history: what htmx fetches when the state changes."""
     run = own(request).filter(pk=pk).first()
     if run is None and request.htmx:  # type: ignore[attr-defined]  # deleted while its page was open
-        messages.info(request, "The run is not there any more.")
-        return HttpResponse(status=204, headers={"HX-Redirect": reverse("run_list")})
+        return render(request, "runs/_gone.html")
     if run is None:
         raise Http404
     return render(request, "runs/_renewed.html", _summary(request, run))

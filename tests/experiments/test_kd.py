@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.models import ArchitectureProfile, Run, Upload
+from experiments.models import ArchitectureProfile, Attempt, Run, Upload
 from experiments.templatetags import kd
 
 
@@ -105,13 +105,28 @@ def test_every_state_has_a_name_a_shape_and_a_place_in_the_sprite() -> None:
         *Run.Status.values,
         *ArchitectureProfile.Status.values,
         *Upload.Status.values,
-        "lost",
-        "online",
-        "offline",
+        *Attempt.Outcome.values,
+        *("lost", "pausing", "stopping", "at work"),
+        *("online", "offline", "draining", "drained", "in trouble"),
+        *("fine", "warning", "broken"),
     }
     assert states <= set(kd.STATUSES)
     assert {kd.STATUS_LIKE.get(state, state) for state in states} <= symbols
     assert {page.icon for page in kd.PAGES} <= symbols
+
+
+def test_places_in_a_row_are_ordinals() -> None:
+    assert [kd.ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 102, 111)] == [
+        "1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "111th",
+    ]  # fmt: skip
+
+
+def test_what_was_asked_of_a_run_comes_before_what_it_still_does() -> None:
+    assert kd.run_state(Run(status="running", asked="pause")) == "pausing"
+    assert kd.run_state(Run(status="preparing", asked="stop")) == "stopping"
+    assert kd.run_state(Run(status="running")) == "running"
+    assert kd.run_state(Run(status="queued", asked="stop")) == "queued"
+    assert kd.run_state(Run(status="running", asked="stop", silent_since=datetime.now(UTC))) == "lost"
 
 
 def test_a_section_is_current_on_its_inner_pages_but_not_beside_an_entry_of_its_own() -> None:

@@ -191,12 +191,13 @@ def test_an_ended_run_is_deleted_once_and_its_name_is_asked_for(ann: Client) -> 
     assert not Run.objects.exists()
 
 
-def test_a_page_whose_run_is_deleted_leads_back_to_the_list(ann: Client) -> None:
+def test_a_page_whose_run_is_deleted_meanwhile_says_so(ann: Client) -> None:
     gone = reverse("run_summary", args=[987_654])
     assert ann.get(gone).status_code == 404
     response = ann.get(gone, headers={"HX-Request": "true"})
-    assert (response.status_code, response["HX-Redirect"]) == (204, reverse("run_list"))
-    assert "The run is not there any more." in ann.get(reverse("run_list")).content.decode()
+    assert response.status_code == 200
+    assert "This run was deleted." in response.content.decode()
+    assert "data-refresh" not in response.content.decode()
 
 
 def test_a_run_at_work_is_not_deleted_and_says_what_to_do_first(ann: Client) -> None:
