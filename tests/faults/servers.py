@@ -105,6 +105,18 @@ class Sqlite:
         finally:
             connection.close()
 
+    def writable(self) -> bool:
+        """Whether nobody holds its one lock at this moment."""
+        connection = sqlite3.connect(self.file, timeout=0, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            return False
+        finally:
+            connection.close()
+        return True
+
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
