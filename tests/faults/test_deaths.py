@@ -28,6 +28,7 @@ from .moments import (
     standing,
     stands_in,
 )
+from .processes import until
 from .site import Site
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
