@@ -32,7 +32,7 @@ from .twins import sha256
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
-EPOCHS = 30  # of 11 steps: some seconds, or as long as one likes with `slowly`
+EPOCHS = 30  # of 10 steps: some seconds, or as long as one likes with `slowly`
 OUT = 36.0  # seconds: longer than lease and suspicion together
 
 
@@ -156,6 +156,7 @@ def test_f29_sqlite_locked_while_a_run_trains_and_a_form_is_sent(fresh_site: Sit
 def second(site: Site) -> Iterator[psycopg.Connection]:
     """Another client of the same PostgreSQL, in a transaction of its own."""
     with psycopg.connect(host=str(site.postgres.folder), user="kdweb", dbname="postgres") as client:
+        client.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         yield client
         client.rollback()
 
