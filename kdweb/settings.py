@@ -248,10 +248,11 @@ CELERY_WORKER_CONCURRENCY = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_TIMEZONE = TIME_ZONE
-if KDWEB_PROCESS == "web":  # a request must not wait for a broker that is away
+if KDWEB_PROCESS == "web":  # a request must not wait for a broker that is away, or hangs
     CELERY_TASK_PUBLISH_RETRY = False
     CELERY_BROKER_CONNECTION_RETRY = False
     CELERY_BROKER_TRANSPORT_OPTIONS |= {"max_retries": 1, "interval_start": 0}
+    CELERY_BROKER_TRANSPORT_OPTIONS |= {"socket_timeout": 2, "socket_connect_timeout": 1}
 
 # --- Log --------------------------------------------------------------------------------------------------
 LOGGING = {
