@@ -58,6 +58,7 @@ class Proxy:
         self.mode = "open"
 
     def close(self) -> None:
+        self._call(self.server.close)  # else it would take callers that nobody serves any more
         self.cut()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
@@ -79,7 +80,7 @@ class Proxy:
         asyncio.run_coroutine_threadsafe(done(), self.loop).result(10)
 
     async def _listen(self) -> None:
-        await asyncio.start_unix_server(self._joined, str(self.socket))
+        self.server = await asyncio.start_unix_server(self._joined, str(self.socket))
         self.socket.chmod(0o777)
 
     def _close_all(self) -> None:
