@@ -140,6 +140,8 @@ POSTGRES_OPTIONS = {
     "keepalives_interval": 5,
     "keepalives_count": 2,
     "tcp_user_timeout": 20_000,  # milliseconds without an answer to what was sent
+    # A process that was frozen in the middle of a transaction must not hold its rows for ever.
+    "options": "-c idle_in_transaction_session_timeout=20s",
 }
 
 

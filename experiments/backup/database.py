@@ -97,6 +97,7 @@ def _load_sqlite(dump: Path) -> None:
 def _postgres_snapshot() -> Iterator[Dump]:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")  # it waits while files are copied
         cursor.execute("SELECT pg_export_snapshot()")
         name = cursor.fetchone()[0]
         options = ("--format=custom", "--no-owner", "--no-privileges", f"--snapshot={name}")
