@@ -96,7 +96,7 @@ class WorkerProcess(Process):
         argv += ["-c", str(self.concurrency), "-Q", self.queues, "--loglevel", "INFO"]
         self._spawn([*argv, "--without-gossip", "--without-mingle"])
         if ready:
-            self.site.wait_for(lambda: self.says(" ready."), 60)
+            self.site.wait_for(lambda: self.says(" ready."), 120)
         return self
 
     def announced(self, seconds: float = 90) -> WorkerProcess:
@@ -136,7 +136,7 @@ class WebProcess(Process):
         argv += ["--port", str(self.port), "--loop", "uvloop", "--http", "httptools", "--lifespan", "off"]
         self._spawn([*argv, "--log-level", "warning", "--timeout-graceful-shutdown", "3"])
         if ready:
-            until(self.answers, 60, "the web process answers")
+            until(self.answers, 120, "the web process answers")
         return self
 
     def restart(self, number: int = signal.SIGKILL) -> WebProcess:
