@@ -51,13 +51,19 @@ def freeze_at(processes: Sequence[psutil.Process], sight: Callable[[], bool], se
         time.sleep(0.0005)
 
 
-def stands_in(site: Site, run: Run, worker: WorkerProcess, function: str, seconds: float = 90) -> None:
-    """Waits until the engine at work says, asked for its stack, that it is in this function."""
-    end = time.monotonic() + seconds
-    while not run.log.filter(text__contains=f" in {function}").exists():
-        assert time.monotonic() < end, f"it was never in {function}.{site.tails()}"
-        worker.engine().send_signal(signal.SIGUSR1)
-        time.sleep(1.5)
+def freeze_in(site: Site, run: Run, engine: psutil.Process, function: str, seconds: float = 120) -> None:
+    """SIGSTOP to the engine while it is in this function, as its own stack in the run's console says."""
+    end, seen = time.monotonic() + seconds, run.log.filter(text__contains=f" in {function}")
+    while True:
+        engine.send_signal(signal.SIGUSR1)
+        time.sleep(0.05)
+        engine.suspend()
+        try:
+            site.wait_for(seen.exists, 3)  # until the worker has written it down
+            return
+        except AssertionError:
+            engine.resume()
+            assert time.monotonic() < end, f"it was never in {function}.{site.tails()}"
 
 
 def paused(site: Site, run: Run, worker: WorkerProcess, checkpoints: int = 2) -> Run:

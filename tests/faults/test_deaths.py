@@ -23,10 +23,10 @@ from .moments import (
     distilled,
     endless,
     freeze_at,
+    freeze_in,
     little_memory,
     long_to_judge,
     standing,
-    stands_in,
 )
 from .processes import until
 from .site import Site
@@ -80,7 +80,8 @@ def test_f03_sigkill_during_teacher_load(fresh_site: Site) -> None:
     run = distilled(fresh_site)
     with endless(run.teacher.weights_path):
         lifecycle.submit(run, "ann")
-        stands_in(fresh_site, run, worker, "load_weights")
+        fresh_site.wait_for(Run.objects.filter(pk=run.pk, phase__startswith="teacher").exists)
+        freeze_in(fresh_site, run, worker.engine(), "load_weights")
         die(fresh_site, worker)
     worker.start()
     fresh_site.ended(run)
@@ -119,7 +120,7 @@ def test_f05_sigkill_during_validation(fresh_site: Site) -> None:
     run = fresh_site.start_run(epochs=3, dataset=long_to_judge(fresh_site, JUDGED))
     per_epoch = fresh_site.resumable(run).epoch_steps
     fresh_site.running(run, step=2 * per_epoch - 1)
-    stands_in(fresh_site, run, worker, "validate")
+    freeze_in(fresh_site, run, worker.engine(), "validate")
     assert len(fresh_site.steps(run, "val/top1")) == 1
     die(fresh_site, worker)
     worker.start()
