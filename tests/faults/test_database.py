@@ -19,6 +19,7 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from experiments import metric_store
 from experiments.models import DatasetKind, Run, Upload, Worker
+from tests.experiments.make import an_architecture
 
 from .disks import Disk, small_disk
 from .person import Client
@@ -313,6 +314,7 @@ def test_f34_disk_full_at_the_last_piece_of_an_upload(make_site: Callable[..., S
     """the disk of the uploads fills up when 99 % are there → the last piece is refused with the reason, what
     came before stays, nothing else is harmed; with room the piece is sent again and all is whole."""
     site = make_site()
+    an_architecture()
     DatasetKind.objects.create(key="image_folder", title="Images", source="upload")
     content = random.Random(34).randbytes(3 << 20)
     most = len(content) * 99 // 100

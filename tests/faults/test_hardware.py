@@ -23,6 +23,7 @@ from worker.supervisor import Engine
 from .moments import paused
 from .processes import ROOT, spawn, until
 from .site import Site
+from .workers import WorkerProcess
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
@@ -175,7 +176,9 @@ def test_f54_resumed_on_another_device(site: Site) -> None:
 
 def goes_on_inexactly(site: Site, what: str, then: str, words: str) -> None:
     run = site.start_run(f"other {what}", epochs=EPOCHS)
-    paused(site, run, checkpoints=1)
+    worker = site.processes[0]
+    assert isinstance(worker, WorkerProcess)
+    paused(site, run, worker, checkpoints=1)
     step = made_elsewhere(run, what, then)
     assert lifecycle.resume(run, "ann")
     run = site.ended(run)
@@ -234,6 +237,7 @@ def test_f55_many_sweeps_at_once(make_site: Callable[..., Site], database: str) 
     Run.objects.filter(pk=run.pk).update(
         status="running", fence=1, lease_owner="gone@test", lease_expires=Now() - timedelta(minutes=1)
     )
+    Pulse.objects.create(name="sweep", at=Now() - timedelta(minutes=1))
     files = [site.home / "logs" / f"sweep-{n}.log" for n in range(4)]
     go = site.home / "go"
     children = [
