@@ -7,6 +7,7 @@ one nothing: while the broker is away work is saved all the same, and the sweep 
 from __future__ import annotations
 
 import logging
+import time
 
 import redis
 from django.conf import settings
@@ -23,7 +24,10 @@ from .models import ArchitectureProfile, Dataset, Upload
 log = logging.getLogger(__name__)
 
 RUNS = "cpu"  # every run worker listens to it; the run takes the best device of the worker that claims it
+QUIET_SECONDS = 2.0  # how long nobody asks a broker that did not answer: twenty runs wait for it once
 CONTROL = "control"  # short work, so that nobody waits behind a training of hours
+
+_quiet_until = 0.0
 
 
 def send_run(run_id: int) -> None:
@@ -48,9 +52,13 @@ def _after_commit(task: str, key: int | str, queue: str) -> None:
 
 
 def _send(task: str, key: int | str, queue: str) -> None:
+    global _quiet_until
+    if time.monotonic() < _quiet_until:
+        return
     try:
         app.send_task(task, args=[key], queue=queue, ignore_result=True, retry=False)
     except (OperationalError, RedisError, OSError) as error:
+        _quiet_until = time.monotonic() + QUIET_SECONDS
         log.warning("The broker is away (%s): %s %s waits for the sweep.", error, task, key)
 
 

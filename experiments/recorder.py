@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 FRAME_EVERY = 0.2  # seconds
 FLUSH_EVERY = 1.0
 MAX_LINE = 20_000  # characters of one console line
+FRAME_LINES = 500  # that a live frame carries: of a flood, the newest
 KEPT_LINES = 50_000  # of a run's console; a flood pushes the oldest out
 
 
@@ -101,7 +102,9 @@ class Recorder:
         line = LogLine(run_id=self.run_id, n=number, wall=event.wall, level=event.level, text=text)
         self.lines.append(line)
         shown = {"n": number, "wall": event.wall, "level": event.level, "text": text}
-        self.frame.setdefault("log", []).append(shown)
+        lines = self.frame.setdefault("log", [])
+        lines.append(shown)
+        del lines[:-FRAME_LINES]
 
     def _progress(self, event: Progress) -> None:
         self.values |= {

@@ -127,7 +127,7 @@ class TestBroker:
         assert load(tmp_path, *names)[0] is None
 
     @pytest.mark.parametrize("url", ["", "redis://127.0.0.1:1/0"])
-    def test_sending_without_a_broker_fails_within_a_second(self, tmp_path: Path, url: str) -> None:
+    def test_sending_without_a_broker_fails_soon(self, tmp_path: Path, url: str) -> None:
         code = """
 import time
 from kdweb.celery import app
@@ -136,7 +136,7 @@ start = time.monotonic()
 try:
     app.send_task("worker.tasks.sweep")
 except Exception as error:
-    print(type(error).__name__, time.monotonic() - start < 1)
+    print(type(error).__name__, time.monotonic() - start < 10)
 """
         done = python(tmp_path, "-c", code, KDWEB_REDIS_URL=url, KDWEB_PROCESS="web")
         assert done.stdout.split() == ["OperationalError", "True"], done.stderr

@@ -249,7 +249,7 @@ def _forget_streams() -> None:
     """The publisher of live frames keeps its connection; the next site has another broker."""
     stream._writer.cache_clear()
     stream._missed.clear()
-    stream._quiet_until = 0.0
+    stream._quiet_until = queue._quiet_until = 0.0
 
 
 def make_site(
