@@ -11,4 +11,4 @@ def version() -> str:
     try:
         return metadata.version("kdweb")
     except metadata.PackageNotFoundError:  # run from a checkout that nobody installed
-        return "not installed"
+        return "checkout"
