@@ -10,7 +10,7 @@ import logging
 import socket
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from celery import bootsteps, signals
 from django.conf import settings
@@ -89,7 +89,7 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
     """Begins anew with every connection to the broker: Celery clears the timer when it loses one."""
 
     requires = {"celery.worker.consumer.tasks:Tasks"}
-    announcement: Announcement | None = None
+    announcement: ClassVar[Announcement]
 
     def start(self, consumer: Any) -> None:
         name = consumer.hostname
@@ -97,10 +97,10 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
         self.timers = [every(sweep.EVERY, _safely, (sweep.sweep, name))]
         if not takes_runs():
             return
-        if Presence.announcement is None:
+        if not hasattr(Presence, "announcement"):
             Presence.announcement = Announcement()
         self.timers += [
-            every(0.5, _safely, (Presence.announcement.look, name)),
+            every(0.5, _safely, (lambda worker: Presence.announcement.look(worker), name)),
             every(RENEW_EVERY, _safely, (lambda worker: _beat(worker, consumer), name)),
         ]
 
@@ -111,7 +111,8 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
 
 def _beat(worker: str, consumer: Any) -> None:
     """It lives; and it listens for runs, unless it may not take one: then others shall hear of them."""
-    publish.heartbeat(worker, usage=usage())
+    if not publish.heartbeat(worker, usage=usage()) and Presence.announcement.child is None:
+        Presence.announcement = Announcement()  # its row was removed while it slept
     wanted = fitness.may_take(worker)  # asked here too: who does not listen is never told that it may again
     for name in RUN_QUEUES & set(queues()):
         listening = name in consumer.app.amqp.queues.consume_from
