@@ -109,7 +109,7 @@ def test_f28_worker_killed_while_the_database_is_away(postgres_site: Site) -> No
     worker = site.worker().start()
     run = site.start_run(epochs=EPOCHS)
     site.running(run)
-    with slowly(worker.engine(), 0.3):
+    with slowly(worker.engine()):
         site.postgres.stop()
         heard = until(lambda: checkpoint_in(journal(run)), 60, "a checkpoint is in the journal")
         worker.kill(signal.SIGKILL)
@@ -141,7 +141,7 @@ def test_f29_sqlite_locked_while_a_run_trains_and_a_form_is_sent(fresh_site: Sit
     site.running(run)
     answers = []
     post = threading.Thread(target=lambda: answers.append(ann.post("/runs/new/", form(site, "patient"))))
-    with slowly(worker.engine(), 0.2):
+    with slowly(worker.engine()):
         with site.sqlite.locked():
             time.sleep(12)
             post.start()
@@ -174,7 +174,7 @@ def test_f29_deadlock_with_the_recorder(postgres_site: Site) -> None:
     worker = site.worker().start()
     run = site.start_run(epochs=EPOCHS)
     site.running(run, step=11)
-    with slowly(worker.engine(), 0.3):
+    with slowly(worker.engine()):
         for _ in range(3):
             with second(site) as client:
                 client.execute("SET deadlock_timeout = '60s'")  # so that the other one is the victim
@@ -197,7 +197,7 @@ def test_f29_serialization_error_in_the_recorder(postgres_site: Site) -> None:
     worker = site.worker().start()
     run = site.start_run(epochs=EPOCHS)
     site.running(run, step=11)
-    with slowly(worker.engine(), 0.3):
+    with slowly(worker.engine()):
         for _ in range(3):
             with second(site) as client:
                 client.execute("UPDATE experiments_run SET notes = notes || '.' WHERE id = %s", [run.pk])
