@@ -324,8 +324,10 @@ def test_f18_bus_error(fresh_site: Site) -> None:
     run = fresh_site.resumable(fresh_site.start_run(epochs=4, dataset=dataset))
     whole = images.read_bytes()
     engine, (child,) = worker.engine(), worker.pool_children()
+    freeze_in(fresh_site, run, engine, "validate")
     with standing(child):  # or it would try again before the file is whole
         os.truncate(images, 4096)
+        engine.resume()
         until(lambda: engine.status() == psutil.STATUS_ZOMBIE, 60, "the engine has crashed")
         images.write_bytes(whole)
     fresh_site.ended(run)
