@@ -9,7 +9,9 @@ from django.db.models.functions import Now
 
 from kdweb.version import version
 
-from .models import Architecture, DatasetKind, Method, Worker
+from .models import Architecture, DatasetKind, Method, Pulse, Worker
+
+CATALOGUE = "catalogue"
 
 
 def publish(catalogue: dict[str, Any]) -> None:
@@ -18,6 +20,13 @@ def publish(catalogue: dict[str, Any]) -> None:
         _methods(catalogue["methods"], catalogue.get("broken_methods", {}))
         _store(DatasetKind, catalogue["dataset_kinds"])
         _store(Architecture, catalogue["architectures"])
+        published = {"at": Now(), "by": catalogue["source"]}
+        Pulse.objects.update_or_create(name=CATALOGUE, defaults=published)
+
+
+def known() -> str:
+    """The `source` of the catalogue that was published last: who offers the same need not say it again."""
+    return Pulse.objects.filter(name=CATALOGUE).values_list("by", flat=True).first() or ""
 
 
 def _store(model: type[models.Model], said: list[dict[str, Any]]) -> None:

@@ -64,9 +64,16 @@ class Announcement:
     """Asks a child for the catalogue and publishes it when it comes."""
 
     def __init__(self) -> None:
-        self.child: Engine | None = Engine(CATALOGUE)
+        self.child: Engine | None = None
+        self.asked = False
+
+    @property
+    def over(self) -> bool:
+        return self.asked and self.child is None
 
     def look(self, worker: str) -> None:
+        if not self.asked:
+            self.child, self.asked = Engine([*CATALOGUE, publish.known()]), True
         if self.child is None:
             return
         if not self.child.done:
@@ -75,9 +82,10 @@ class Announcement:
         child, self.child = self.child, None
         match child.ending:
             case Result(data=catalogue):
-                publish.publish(catalogue)
+                if "methods" in catalogue:
+                    publish.publish(catalogue)
+                    log.info("Published %d methods.", len(catalogue["methods"]))
                 publish.announce(worker, ",".join(queues()), socket.gethostname(), catalogue)
-                log.info("Published %d methods.", len(catalogue["methods"]))
             case Failed(message=message, traceback=traceback):
                 log.error("There is no catalogue: %s\n%s", message, traceback)
             case _:
@@ -111,7 +119,7 @@ class Presence(bootsteps.StartStopStep):  # type: ignore[misc]
 
 def _beat(worker: str, consumer: Any) -> None:
     """It lives; and it listens for runs, unless it may not take one: then others shall hear of them."""
-    if not publish.heartbeat(worker, usage=usage()) and Presence.announcement.child is None:
+    if not publish.heartbeat(worker, usage=usage()) and Presence.announcement.over:
         Presence.announcement = Announcement()  # its row was removed while it slept
     wanted = fitness.may_take(worker)  # asked here too: who does not listen is never told that it may again
     for name in RUN_QUEUES & set(queues()):

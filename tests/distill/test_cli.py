@@ -204,6 +204,13 @@ def test_when_nobody_reads_any_more_the_work_is_asked_to_stop():
     assert stop()
 
 
+def test_who_knows_the_catalogue_is_told_of_the_machine_alone():
+    _, first = perform("catalogue", None)
+    _, again = perform("catalogue", first.data["source"])
+    assert again.data == {name: first.data[name] for name in ("source", "versions", "devices")}
+    assert perform("catalogue", "another source")[1].data.keys() == first.data.keys()
+
+
 def test_catalogue_says_what_the_web_needs():
     code, last = perform("catalogue", None)
     assert code == 0

@@ -11,7 +11,7 @@ from celery import Celery
 
 from experiments import queue
 from experiments.models import Architecture, DatasetKind, Method, Worker
-from experiments.publish import announce, heartbeat, publish
+from experiments.publish import announce, heartbeat, known, publish
 
 pytestmark = pytest.mark.django_db
 
@@ -27,6 +27,7 @@ def catalogue(*keys: str, **more: Any) -> dict[str, Any]:
         "broken_methods": {},
         "architectures": [net],
         "dataset_kinds": [kind],
+        "source": "the code's hash",
         "versions": {"torch": "2.13.0"},
         "devices": [{"name": "cuda:0", "description": "NVIDIA H100"}, {"name": "cpu", "description": "CPU"}],
     } | more
@@ -38,6 +39,13 @@ def test_a_catalogue_becomes_rows_however_often_it_comes():
     assert Method.objects.get(key="kd").tasks == ["single-label"]
     assert Architecture.objects.get().parameters == 78_042
     assert DatasetKind.objects.get().title == "Digits"
+
+
+def test_what_was_published_last_is_known_by_its_source():
+    assert known() == ""
+    publish(catalogue("kd"))
+    publish(catalogue("kd", source="newer"))
+    assert known() == "newer"
 
 
 def test_a_method_that_is_no_longer_offered_stays_but_cannot_be_chosen():

@@ -125,8 +125,8 @@ def test_the_page_of_methods_lists_recipes_with_their_sources_and_leads_to_the_f
 
 
 def test_every_published_recipe_of_the_engine_can_be_offered() -> None:
-    from worker.distill import catalogue, methods
+    from worker.distill import methods, offer
 
     for key, kind in methods.discover().methods.items():
-        row = Method(key=key, presets=catalogue.method(key, kind)["presets"])
+        row = Method(key=key, presets=offer.method(key, kind)["presets"])
         assert len(recipes.of(row)) == len(kind.presets), key

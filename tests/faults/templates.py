@@ -35,7 +35,7 @@ class Template:
 
     @cached_property
     def _sqlite(self) -> Path:
-        python("manage.py", "migrate", "-v0", env=self.env)
+        self._prepare(self.env)
         return self.home / "kdweb.sqlite3"
 
     def postgres(self) -> Path:
@@ -47,10 +47,16 @@ class Template:
         server = Postgres()
         server.start()
         try:
-            python("manage.py", "migrate", "-v0", env=self.env | {"KDWEB_DATABASE_URL": server.url})
+            self._prepare(self.env | {"KDWEB_DATABASE_URL": server.url})
         finally:
             server.stop()
         return server
+
+    @staticmethod
+    def _prepare(env: dict[str, str]) -> None:
+        """Tables, and the catalogue: a worker that starts need not say it all again."""
+        python("manage.py", "migrate", "-v0", env=env)
+        python("manage.py", "catalogue", env=env)
 
     def collect_static(self) -> None:
         if not self.static.exists():

@@ -4,7 +4,8 @@
     python -m worker.distill prepare spec.json      turn a source of data into a prepared dataset
     python -m worker.distill import-checkpoint …    read an uploaded checkpoint, write it as safetensors
     python -m worker.distill profile spec.json      describe an architecture
-    python -m worker.distill catalogue              what this machine offers: methods, networks, data, devices
+    python -m worker.distill catalogue [source]     what there is here: methods, networks, data, devices;
+                                                    the devices alone where the code is that known `source`
     python -m worker.distill serve                  get ready, then do ONE request read from stdin:
                                                     {"command": "train", "spec": {...}}
 
@@ -134,7 +135,7 @@ def execute(command: str, request: Any, report: Reporter, stop: Stop) -> dict[st
     if command == "catalogue":
         from worker.distill.catalogue import catalogue
 
-        return catalogue()
+        return catalogue(request or "")
     if command not in COMMANDS:
         raise SpecError(
             "command", command, "there is no such command.", f"Use one of: {', '.join(COMMANDS)}."
@@ -214,10 +215,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     arguments = parser().parse_args()
-    if (arguments.command in COMMANDS) != (arguments.spec is not None):
-        parser().error(
-            f"{arguments.command} takes {'a' if arguments.command in COMMANDS else 'no'} spec file"
-        )
+    wants = arguments.command in COMMANDS
+    if arguments.command != "catalogue" and wants != (arguments.spec is not None):
+        parser().error(f"{arguments.command} takes {'a' if wants else 'no'} spec file")
     leave_traces()
     stop = Stop()
     stop.listen()
@@ -226,8 +226,9 @@ def main() -> int:
     stop.sign = Signs(report)
     if arguments.command == "serve":
         return serve(report, stop)
-    request: Callable[[], Any] = lambda: read_spec(arguments.spec) if arguments.spec else None  # noqa: E731
-    return perform(arguments.command, request, report, stop)
+    if arguments.command == "catalogue":
+        return perform("catalogue", lambda: arguments.spec, report, stop)
+    return perform(arguments.command, lambda: read_spec(arguments.spec), report, stop)
 
 
 if __name__ == "__main__":

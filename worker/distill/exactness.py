@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from worker.distill.assemble import Run
 from worker.distill.runtime import hardware
+
+if TYPE_CHECKING:
+    from worker.distill.assemble import Run
 
 HERE = Path(__file__).parent
 ON_CPU = ("instructions", "threads")  # what matters only where a CPU computes
