@@ -35,13 +35,13 @@ doctor: $(VENV)/.worker
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not server and not browser and not faults"
-	$(BIN)/python -m pytest -m "(server or browser) and not faults"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "(server or browser) and not faults or promise"
 
 test-fast: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not server and not browser and not slow and not faults"
 
 test-faults: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
+	$(BIN)/python -m pytest -n 3 --dist loadscope -p tests.faults.report --fault-table docs/reliability.md tests/faults
 
 storm: $(VENV)/.dev
 	$(BIN)/python -m tests.faults.storm $(STORM_ARGS)

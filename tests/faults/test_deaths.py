@@ -89,6 +89,7 @@ def test_f03_sigkill_during_teacher_load(fresh_site: Site) -> None:
     assert f"The worker of the last one, {worker.node}, went silent." in fresh_site.events(run)[2]
 
 
+@pytest.mark.promise
 def test_f04_sigkill_mid_epoch(fresh_site: Site) -> None:
     """die mid-epoch, another worker is idle → it trains on in ≤ 60 s from the last checkpoint, exactly."""
     first = fresh_site.worker("first").start()
