@@ -93,9 +93,8 @@ def _remove_leftovers(run: Run) -> None:
 def forget_old(run_id: int, fence: int) -> None:
     """The engine keeps its own last two; those of earlier attempts go as soon as this one has two."""
     mine: list[Artifact] = []
-    for artifact in Artifact.objects.filter(run_id=run_id, kind=Artifact.Kind.RESUME).order_by(
-        "-step", "-pk"
-    ):
+    found = Artifact.objects.filter(run_id=run_id, kind=Artifact.Kind.RESUME)
+    for artifact in found.order_by("-step", "-pk"):
         if not artifact.full_path.exists():
             artifact.delete()
         elif artifact.fence == fence:
@@ -104,16 +103,14 @@ def forget_old(run_id: int, fence: int) -> None:
             artifact.full_path.unlink(missing_ok=True)
             artifact.delete()
     if len(mine) >= KEPT:
-        _remove_folders(run_id, fence)
+        remove_folders(run_id, fence)
 
 
-def _remove_folders(run_id: int, fence: int) -> None:
+def remove_folders(run_id: int, fence: int) -> None:
     """Of earlier attempts, where no row names a file in it."""
     home = Path(settings.KDWEB_DATA) / "runs" / str(run_id)
-    named = {
-        Path(path).parent.name
-        for path in Artifact.objects.filter(run_id=run_id).values_list("path", flat=True)
-    }
+    paths = Artifact.objects.filter(run_id=run_id).values_list("path", flat=True)
+    named = {Path(path).parent.name for path in paths}
     for folder in home.iterdir() if home.exists() else ():
         if folder.name.isdecimal() and int(folder.name) < fence and folder.name not in named:
             shutil.rmtree(folder, ignore_errors=True)

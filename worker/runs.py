@@ -34,7 +34,7 @@ def work(worker: str) -> None:
         attempt(run, worker)
     except Fenced as error:
         log.warning("Run %d: %s; left alone.", run.pk, error)
-        remove_if_deleted(run)
+        clear_away(run)
     except CheckpointsGone as gone:
         reason = str(gone)
         insist(lambda: lifecycle.fail(run.pk, run.fence, reason), worker)
@@ -101,7 +101,10 @@ def conclude(run: Run, engine: Engine, watch: Watch, worker: str) -> bool:
     return lifecycle.crashed(run.pk, run.fence, engine.reason())
 
 
-def remove_if_deleted(run: Run) -> None:
-    """Its project was deleted while it ran: what the engine still wrote goes as well."""
-    if not Run.objects.filter(pk=run.pk).exists():
+def clear_away(run: Run) -> None:
+    """What a fenced attempt left: all of it where the run was deleted, its folder where the run has ended."""
+    current = Run.objects.filter(pk=run.pk).first()
+    if current is None:
         shutil.rmtree(run.folder, ignore_errors=True)
+    elif current.ended:
+        checkpoints.remove_folders(run.pk, current.fence)

@@ -134,19 +134,19 @@ def test_a_run_waits_for_every_teacher_and_is_woken_by_the_last(
     run = a_group(user, "second", "third")
     maker = make.a_running_run(makes=Teacher.objects.get(name="third"))
     Teacher.objects.filter(name="third").update(status="preparing")
-    assert run not in lifecycle.candidates()
-    woken: list[Run] = []
+    assert run not in lifecycle.startable()
+    woken: list[int] = []
     monkeypatch.setattr("experiments.queue.send_run", woken.append)
     maker.artifacts.create(kind="student", path="x.safetensors", sha256="0", bytes=1, step=1, fence=1)
     lifecycle.succeed(maker.pk, 1, {"student": {"top1": 0.9}, "steps": 1})
-    assert woken == [run]
-    assert run in lifecycle.candidates()
+    assert woken == [run.pk]
+    assert run in lifecycle.startable()
 
 
 def test_a_run_whose_further_teacher_failed_fails_with_its_name(user: User) -> None:  # noqa: F811
     run = a_group(user, "second")
     Teacher.objects.filter(name="second").update(status="failed", error="NaN at step 3")
-    lifecycle.sweep()
+    lifecycle.fail_orphans()
     run.refresh_from_db()
     assert (run.status, run.reason) == ("failed", "Its teacher “second” is not there: NaN at step 3")
 
