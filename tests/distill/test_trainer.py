@@ -12,7 +12,7 @@ from tests.distill.runs import identical, reached, series, weights
 from worker.distill import checkpoint, keeping, models, optim, trainer
 from worker.distill.errors import Diverged, OutOfMemory, StopRequested
 from worker.distill.evaluate import never
-from worker.distill.events import Checkpoint, Progress
+from worker.distill.events import Checkpoint, Progress, Resumed
 from worker.distill.lessons import Lessons
 from worker.distill.spec import ModelRef, Objective, SpecError, Term, Training, hinton, two_part
 
@@ -156,6 +156,21 @@ def test_another_runs_checkpoints_are_refused(spec):
     with pytest.raises(SpecError, match="another run") as refused:
         trainer.train(spec(epochs=2), lambda event: None)
     assert refused.value.field == "output"
+
+
+def test_a_checkpoint_of_a_version_with_fewer_options_is_the_same_runs(spec, monkeypatch):
+    identity = keeping.identity
+
+    def as_it_was(run):
+        known = identity(run)
+        return known | {"training": {k: v for k, v in known["training"].items() if k != "ema_decay"}}
+
+    monkeypatch.setattr(keeping, "identity", as_it_was)
+    trainer.train(spec(epochs=1), lambda event: None)
+    monkeypatch.setattr(keeping, "identity", identity)
+    events = []
+    trainer.train(spec(epochs=1), events.append)
+    assert [event.exact for event in events if isinstance(event, Resumed)] == [True]
 
 
 def test_divergence_stops_the_run_and_names_term_step_and_rate(spec):

@@ -61,6 +61,15 @@ def identity(run: Run) -> dict[str, Any]:
     return asked | {"data": run.data.meta.fingerprint}
 
 
+def same(then: Any, now: Any) -> bool:
+    """Whether two identities are of one run. What only one of them knows is an option of another version."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        return all(same(then[name], now[name]) for name in then.keys() & now.keys())
+    if isinstance(then, list) and isinstance(now, list):
+        return len(then) == len(now) and all(map(same, then, now))
+    return bool(then == now)
+
+
 def save(run: Run, lessons: Lessons, report: Reporter) -> None:
     """Everything the rest of the run depends on. Its position is (epoch, batch). Raises Diverged, OSError."""
     if not run.group.leads:
@@ -100,7 +109,7 @@ def resume(run: Run, lessons: Lessons, report: Reporter) -> None:
     state = checkpoint.load_resume(folder, report)
     if state is None:
         return
-    if state["identity"] != identity(run):
+    if not same(state["identity"], identity(run)):
         fix = "Choose an empty folder, or remove the checkpoints in it."
         raise SpecError("output", run.spec.output, "the folder holds checkpoints of another run.", fix)
     _restore(run, state)
