@@ -20,8 +20,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,18 +32,20 @@ if __name__ == "__main__":
     django.setup()
 
 import psutil
+import pytest
 
 from experiments import lifecycle, queue
 from experiments.database import AWAY, let_go
 from experiments.models import Attempt, Run, Teacher
 from experiments.models.catalogue import Readiness
 from tests.experiments.make import a_teacher
+from tests.faults.disks import Disk, small_disk
 from tests.faults.site import Site, make_site
 from tests.faults.templates import Template
 from tests.faults.workers import WorkerProcess
 from worker.distill.spec import Objective, Term, hinton
 
-DISK = 192 << 20  # bytes of the small disk that holds the runs
+MEGABYTES = 192  # of the small disk that holds the runs
 PAUSE = (4.0, 9.0)  # seconds between two blows
 
 
@@ -54,10 +56,11 @@ class Storm:
     site: Site
     dice: random.Random
     workers: list[WorkerProcess]
-    disk: bool
-    runs: list[Run] = field(default_factory=list)
+    disk: Disk | None
+    runs: list[Run]
     blows: Counter[str] = field(default_factory=Counter)
     struck: list[tuple[int, float]] = field(default_factory=list)
+    kills: int = 0
 
     def blow(self) -> None:
         """One fault, by the dice; whatever it needs to end is waited for."""
@@ -83,6 +86,7 @@ class Storm:
         worker = self.dice.choice(self.workers)
         self._strike(worker)
         worker.kill(signal.SIGKILL)
+        self.kills += 1
         time.sleep(self.dice.uniform(0, 3))
         if self.dice.random() < 0.5:
             worker.start(ready=False)
@@ -98,7 +102,7 @@ class Storm:
         for one in worker.engines():
             if Run.objects.filter(lease_owner=worker.node, status="running", step__gt=0).exists():
                 self._strike(worker)
-                with_suppress(one.kill)
+                self.kills += with_suppress(one.kill)
 
     def freeze_worker(self) -> None:
         """Stopped for longer than lease and suspicion last; then it wakes and finds its run another's."""
@@ -141,10 +145,10 @@ class Storm:
             queue._send("worker.tasks.run", run.pk, queue.RUNS)
 
     def fill_disk(self) -> None:
-        ballast = self.site.home / "runs" / "ballast"
-        with_suppress(lambda: ballast.write_bytes(b"\0" * DISK))
+        assert self.disk
+        with_suppress(self.disk.fill)
         time.sleep(self.dice.uniform(4, 8))
-        ballast.unlink(missing_ok=True)
+        self.disk.clear()
 
     def _strike(self, worker: WorkerProcess) -> None:
         held = Run.objects.filter(lease_owner=worker.node, status__in=Run.ACTIVE)
@@ -220,9 +224,8 @@ class Storm:
         print(f"blows: {done}")
         outcomes = Counter(Attempt.objects.values_list("outcome", flat=True))
         print("attempts: " + ", ".join(f"{n} {name}" for name, n in sorted(outcomes.items())))
-        kills = sum(self.blows[name] for name in ("kill worker", "kill engine", "freeze worker"))
         print(
-            f"storm: {len(self.runs)} runs, {kills} kills, {len(lost)} lost, {len(doubled)} doubled, "
+            f"storm: {len(self.runs)} runs, {self.kills} kills, {len(lost)} lost, {len(doubled)} doubled, "
             f"{len(differing)} differing, longest recovery {self.longest_recovery():.0f} s"
         )
         return 1 if lost or doubled or differing else 0
@@ -265,17 +268,13 @@ def drafts(site: Site, teacher: Teacher, count: int) -> list[Run]:
     return made
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[bool]:
-    """A file system of its own for the runs; False where we may not mount one."""
-    folder.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
-    mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
+def a_small_disk(site: Site, stack: ExitStack) -> Disk | None:
+    """For the runs, of a few checkpoints' size; None where we may not mount one."""
     try:
-        yield mounted
-    finally:
-        if mounted:
-            subprocess.run(["umount", "-l", str(folder)], check=False)
+        return stack.enter_context(small_disk(site.home / "runs", MEGABYTES))
+    except pytest.skip.Exception as reason:
+        print(f"The disk is not filled: {reason}.")
+        return None
 
 
 def main() -> int:
@@ -287,24 +286,21 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--workers", type=int, default=3)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="kdweb-storm-") as folder:
+    with tempfile.TemporaryDirectory(prefix="kdweb-storm-") as folder, ExitStack() as stack:
         template = Template(Path(folder))
-        with make_site(template, "postgresql") as site, small_disk(site.home / "runs") as disk:
-            if not disk:
-                print("The disk is not filled: that takes the right to mount a small one (root).")
-            workers = [site.worker(f"w{n}").start() for n in range(asked.workers)]
-            teacher = a_ready_teacher(site)
-            storm = Storm(site, random.Random(asked.seed), workers, disk)
-            storm.runs = drafts(site, teacher, asked.runs)
-            for run in storm.runs:
-                site.twin(run)
-            for run in storm.runs:
-                assert lifecycle.submit(run, "storm")
-            storm.rage(asked.minutes * 60)
-            storm.calm(900)
-            code = storm.reckon()
-        template.close()
-    return code
+        stack.callback(template.close)
+        site = stack.enter_context(make_site(template, "postgresql"))
+        disk = a_small_disk(site, stack)
+        workers = [site.worker(f"w{n}").start() for n in range(asked.workers)]
+        teacher = a_ready_teacher(site)
+        storm = Storm(site, random.Random(asked.seed), workers, disk, drafts(site, teacher, asked.runs))
+        for run in storm.runs:
+            site.twin(run)
+        for run in storm.runs:
+            assert lifecycle.submit(run, "storm")
+        storm.rage(asked.minutes * 60)
+        storm.calm(900)
+        return storm.reckon()
 
 
 if __name__ == "__main__":

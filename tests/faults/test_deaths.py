@@ -271,7 +271,8 @@ def test_f13_out_of_memory_once(fresh_site: Site) -> None:
 
 
 def test_f13_out_of_memory_every_time(fresh_site: Site) -> None:
-    """killed for want of memory twice at the same place → failed, with what to do; no third try."""
+    """killed for want of memory twice at the same place → failed, with what to do; no third try.
+    simulated: by SIGKILL, the kernel's own means."""
     worker = fresh_site.worker().start()
     run = distilled(fresh_site)
     with endless(run.teacher.weights_path):
