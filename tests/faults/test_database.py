@@ -315,7 +315,7 @@ def test_f34_disk_full_at_the_last_piece_of_an_upload(make_site: Callable[..., S
     came before stays, nothing else is harmed; with room the piece is sent again and all is whole."""
     site = make_site()
     an_architecture()
-    DatasetKind.objects.create(key="image_folder", title="Images", source="upload")
+    DatasetKind.objects.get_or_create(key="image_folder", defaults={"title": "Images", "source": "upload"})
     content = random.Random(34).randbytes(3 << 20)
     most = len(content) * 99 // 100
     with small_disk(site.home / "uploads", 5) as disk:
@@ -341,7 +341,7 @@ def test_f34_disk_full_at_the_last_piece_of_an_upload(make_site: Callable[..., S
 def test_f34_an_upload_given_up_on_a_full_disk(make_site: Callable[..., Site]) -> None:
     """the disk fills up in the middle of an upload and the person gives up → its bytes are gone."""
     site = make_site()
-    DatasetKind.objects.create(key="image_folder", title="Images", source="upload")
+    DatasetKind.objects.get_or_create(key="image_folder", defaults={"title": "Images", "source": "upload"})
     with small_disk(site.home / "uploads", 5) as disk:
         ann = site.web().start().client("ann")
         about = {"name": "many", "kind": "image_folder", "filename": "a.zip", "size": 4 << 20}

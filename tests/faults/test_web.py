@@ -31,7 +31,9 @@ def office(template: Template, django_db_blocker: Any) -> Iterator[Site]:
     """Redis, SQLite and no worker: what is submitted waits."""
     with django_db_blocker.unblock(), make_site(template) as site:
         an_architecture()
-        DatasetKind.objects.create(key="image_folder", title="Images", source="upload")
+        DatasetKind.objects.get_or_create(
+            key="image_folder", defaults={"title": "Images", "source": "upload"}
+        )
         yield site
 
 
