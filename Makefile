@@ -41,7 +41,7 @@ test-fast: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not server and not browser and not slow and not faults"
 
 test-faults: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 3 --dist loadscope -p tests.faults.report --fault-table docs/reliability.md tests/faults
+	$(BIN)/python -m pytest -n 3 --dist loadscope -p tests.faults.report --fault-table docs/reliability.md tests/faults tests/backup
 
 storm: $(VENV)/.dev
 	$(BIN)/python -m tests.faults.storm $(STORM_ARGS)

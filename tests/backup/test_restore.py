@@ -91,7 +91,8 @@ def test_a_whole_site_checks_well(home: Path) -> None:
     assert (code, "0 not as they should be; 0 others." in said) == (0, True), said
 
 
-def test_the_check_names_what_is_missing_differs_or_belongs_to_nobody(home: Path) -> None:
+def test_f60_files_older_or_newer_than_the_database(home: Path) -> None:
+    """files of a store are missing, differ, or belong to no row → each is named; nothing is deleted."""
     run, done, data = Run.objects.get(name="running"), Run.objects.get(name="done"), Dataset.objects.get()
     (home / f"datasets/{data.pk}/val_labels.npy").unlink()
     (home / f"datasets/{data.pk}/meta.json").write_text('{"fingerprint": "0"}')

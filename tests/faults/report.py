@@ -2,8 +2,8 @@
 
     pytest -p tests.faults.report --fault-table docs/reliability.md tests/faults
 
-A row a test: the number in its name, its docstring ("what is done → what is expected"), how it went. Rows of
-tests that were not run this time stay as they are.
+A row for each test: the number in its name, its docstring ("what is done → what is expected"), how it went.
+Rows of tests that were not run this time stay as they are.
 """
 
 from __future__ import annotations
@@ -34,32 +34,40 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 
 class Table:
+    """Of a test with parameters the row has the worst result, how many there were, and the longest."""
+
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.rows: dict[str, str] = {}
+        self.found: dict[str, list[tuple[str, float]]] = {}
+        self.words: dict[str, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        name = report.nodeid.rpartition("::")[2]
-        number = NUMBERED.match(name)
-        if number is None or (report.when != "call" and report.outcome == "passed"):
+        test = report.nodeid.rpartition("::")[2].partition("[")[0]
+        if not NUMBERED.match(test) or (report.when != "call" and report.outcome == "passed"):
             return
-        words = dict(report.user_properties).get("words", "").replace("|", "\\|")
         result = report.outcome if report.outcome != "skipped" else f"not run: {_reason(report)}"
-        test = name.partition("[")[0]
-        self.rows[name] = f"| {number[1].upper()} | {words} `{test}` | {result} | {report.duration:.0f} |"
+        self.found.setdefault(test, []).append((result, report.duration))
+        self.words[test] = dict(report.user_properties).get("words", "").replace("|", "\\|")
 
     def pytest_sessionfinish(self) -> None:
-        if not self.rows:
+        if not self.found:
             return
         text = self.file.read_text(encoding="utf-8")
         before, rest = text.split(BEGIN)
         table, after = rest.split(END)
-        run = {line.split("`")[-2] for line in self.rows.values()}
-        kept = [
-            line for line in table.splitlines() if line.startswith("| F") and line.split("`")[-2] not in run
-        ]
-        lines = sorted(dict.fromkeys([*kept, *self.rows.values()]))
+        kept = [line for line in table.splitlines() if line.startswith("| F")]
+        kept = [line for line in kept if line.split("`")[-2] not in self.found]
+        lines = sorted([*kept, *map(self._row, self.found)])
         self.file.write_text(f"{before}{BEGIN}\n{HEAD}{chr(10).join(lines)}\n{END}{after}", encoding="utf-8")
+
+    def _row(self, test: str) -> str:
+        number = NUMBERED.match(test)
+        assert number
+        results = [result for result, _ in self.found[test]]
+        worst = next((result for result in results if result != "passed"), "passed")
+        times = f" × {len(results)}" if len(results) > 1 and worst == "passed" else ""
+        seconds = max(duration for _, duration in self.found[test])
+        return f"| {number[1].upper()} | {self.words[test]} `{test}` | {worst}{times} | {seconds:.0f} |"
 
 
 def _reason(report: pytest.TestReport) -> str:

@@ -94,6 +94,7 @@ def pause(ann: Client, run: Run) -> Answer:
 def test_f31_a_database_that_may_only_be_read_refuses_with_its_reason(
     postgres_site: Site, web: WebProcess
 ) -> None:
+    """the server lets nobody write, a person pauses a run → 503 with the reason; nothing is half saved."""
     run, ann = postgres_site.start_run("waits"), web.client("ann")
     postgres_site.postgres.read_only()
     until(lambda: pause(ann, run).status == 503, 30, "the change is refused")
