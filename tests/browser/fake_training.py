@@ -16,6 +16,7 @@ import django
 django.setup()
 
 from experiments import lifecycle  # noqa: E402
+from experiments.models import Run  # noqa: E402
 from experiments.recorder import Recorder  # noqa: E402
 from worker.distill.events import Log, Metrics, Phase, Progress  # noqa: E402
 
@@ -114,8 +115,9 @@ def main() -> None:
     parser.add_argument("--best", type=float, default=0.962)
     parser.add_argument("--nan-at", type=int, default=-1)
     args = parser.parse_args()
-    run = lifecycle.claim(args.run, "a test", "cpu")
-    assert run is not None, "the run cannot be claimed"
+    run = Run.objects.get(pk=args.run)  # this very one, whoever's turn it is
+    assert lifecycle._take(run, "a test", "cpu"), "the run cannot be claimed"
+    run.refresh_from_db()
     recorder = Recorder(run)
     recorder.feed(Phase(name="training"))
     recorder.feed(Log(text="Training begins <b>here</b>.", wall=time.time()))

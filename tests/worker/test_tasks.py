@@ -135,7 +135,7 @@ def test_a_running_run_can_be_stopped(site: Site, digits: Dataset):
     assert lifecycle.request_stop(run, "ada")
     run = site.ended(run)
     assert (run.status, run.reason) == ("cancelled", "Stopped by request.")
-    assert Worker.objects.get(name="cpu0@test").run is None
+    site.wait_for(lambda: Worker.objects.get(name="cpu0@test").run is None)  # a moment later
 
 
 def test_a_diverging_run_fails_with_the_reason_and_the_worker_goes_on(site: Site, digits: Dataset):
