@@ -74,8 +74,9 @@ def spare_is_warm(pid: int) -> bool:
 def prepared() -> Any:
     """The digits, made ready by a worker."""
     from experiments import queue
-    from experiments.models import Dataset, Project
+    from experiments.models import Dataset, Project, Worker
 
+    wait_for(Worker.objects.exists)  # and with it the networks it offers
     project = Project.objects.create(name="Benchmark", slug="benchmark")
     dataset = Dataset.objects.create(project=project, name="digits", kind="digits")
     queue.send_dataset(dataset)

@@ -31,10 +31,7 @@ def click(dataset: Any) -> float:
 
 
 def measure(home: Path, rounds: int) -> list[float]:
-    from experiments.models import Worker
-
     with here.worker(home) as process:
-        here.wait_for(Worker.objects.exists)
         dataset = here.prepared()
         seconds = []
         for _ in range(rounds):
