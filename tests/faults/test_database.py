@@ -86,6 +86,31 @@ def test_f28_database_away_while_training(postgres_site: Site, how: str) -> None
     once(site, run)
 
 
+@pytest.mark.timeout(1500)
+def test_f28_database_and_broker_away_for_ten_minutes(postgres_site: Site) -> None:
+    """stop PostgreSQL and Redis for ten minutes, two workers → training goes on all the time, one attempt, the
+    twin's result; then the next run starts by itself."""
+    site = postgres_site
+    worker = site.worker("cpu0").start()
+    run = site.start_run(epochs=8 * EPOCHS)
+    site.running(run)
+    with slowly(worker.engine(), share=0.05):
+        site.worker("cpu1").start()
+        site.postgres.stop()
+        site.broker.kill()
+        end = time.monotonic() + 600
+        while time.monotonic() < end:
+            grows(site, run)
+            time.sleep(5)
+        assert worker.engine().is_running()
+        site.broker.start()
+        site.postgres.start()
+        caught_up(site, run)
+        time.sleep(6)  # a sweep or two, with the lease as it was found
+    once(site, run)
+    site.assert_same(site.ended(site.start_run("afterwards", epochs=2)))
+
+
 def test_f28_database_restarted_while_training(postgres_site: Site) -> None:
     """restart PostgreSQL three times mid-run and cut all connections each time → one attempt, the twin's
     result."""
