@@ -15,20 +15,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooLate
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cache
 from typing import Any
 
 import redis
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection, connections
-from django.db.migrations.loader import MigrationLoader
-from django.db.migrations.recorder import MigrationRecorder
 from django.db.models.functions import Now
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from . import lifecycle, sweep
+from . import lifecycle, schema, sweep
 from .models import Pulse, Run, Worker
 
 PATIENCE = 2.0  # seconds for all checks together, which run beside each other
@@ -135,11 +132,7 @@ def disk() -> Check:
 
 
 def migrations() -> Check:
-    applied = set(MigrationRecorder(connection).applied_migrations())
-    missing, newer = (
-        len(_known() - applied),
-        len({one for one in applied - _known() if one[0] == "experiments"}),
-    )
+    missing, newer = (len(names) for names in schema.misfit())
     facts = {"missing": missing, "newer": newer}
     if missing:
         text = f"The database lacks {missing} migration{'s' if missing > 1 else ''} of this code."
@@ -148,11 +141,6 @@ def migrations() -> Check:
         text = "The database is newer than this web process's code."
         return Check("migrations", BROKEN, text, "Update it and start it again.", facts)
     return Check("migrations", FINE, "The database is as this code expects it.", facts=facts)
-
-
-@cache
-def _known() -> set[tuple[str, str]]:
-    return set(MigrationLoader(None, ignore_no_migrations=True).disk_migrations)
 
 
 def _long(seconds: float) -> str:

@@ -203,7 +203,7 @@ def claim(worker: str, device: str = "") -> Run | None:
     for run in startable()[:50]:
         if _refuse(run):
             continue
-        if _take(run, worker, device):
+        if take(run, worker, device):
             return Run.objects.select_related("dataset", "teacher", "student", "makes").get(pk=run.pk)
     return None
 
@@ -213,7 +213,8 @@ def startable() -> Any:
     return fair_queue.in_order(Run.objects.filter(Q(status=S.QUEUED) | lost(), fair_queue.can_start()))
 
 
-def _take(run: Run, worker: str, device: str) -> bool:
+def take(run: Run, worker: str, device: str) -> bool:
+    """This very run, whoever's turn it is. False: it is not free, or somebody was first."""
     free = Q(fence=run.fence, asked="") & (Q(status=S.QUEUED) | lost())
     fence, text = run.fence + 1, f"Attempt {run.fence + 1} begins."
     if run.status != S.QUEUED:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import logging
-from functools import cache
 
-from django.db import connection
-from django.db.migrations.loader import MigrationLoader
-from django.db.migrations.recorder import MigrationRecorder
-
-from experiments import publish
+from experiments import publish, schema
 from experiments.models import Worker
 
 log = logging.getLogger(__name__)
 
-APP = "experiments"
+LOST = "Out of rotation: "
 
 
 def may_take(worker: str) -> bool:
@@ -29,9 +24,6 @@ def may_take(worker: str) -> bool:
     return not trouble
 
 
-LOST = "Out of rotation: "
-
-
 def leave_rotation(worker: str, reason: str) -> None:
     """Its device cannot be trusted any more; until the worker is restarted it takes nothing."""
     publish.heartbeat(worker, trouble=f"{LOST}{reason}")
@@ -39,20 +31,9 @@ def leave_rotation(worker: str, reason: str) -> None:
 
 def misfit() -> str:
     """Why this code must not write to the database as it is; nothing where they fit."""
-    applied = {name for app, name in MigrationRecorder(connection).applied_migrations() if app == APP}
-    if newer := sorted(applied - _known()):
-        return (
-            f"This worker's code is older than the database ({newer[-1]} was applied): update and restart it."
-        )
-    if older := sorted(_known() - applied):
-        return (
-            f"The database is older than this worker's code ({older[0]} is missing): run manage.py prepare."
-        )
+    missing, newer = schema.misfit()
+    if newer:
+        return f"This worker's code is older than the database (it has {newer[-1]}): update and restart it."
+    if missing:
+        return f"The database is older than this worker's code (no {missing[0]}): run manage.py prepare."
     return ""
-
-
-@cache
-def _known() -> set[str]:
-    return {
-        name for app, name in MigrationLoader(None, ignore_no_migrations=True).disk_migrations if app == APP
-    }

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Annotated, Literal
 
-from django.db import connection
-from django.db.migrations.loader import MigrationLoader
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from experiments import schema
 
 from . import FOLDERS, BackupError, Say
 from .database import DUMPS
@@ -106,9 +106,8 @@ def read(folder: Path) -> Manifest:
 
 def unknown_migrations(manifest: Manifest) -> list[str]:
     """Those that the backup's database had and this version does not know."""
-    known = MigrationLoader(connection).disk_migrations or {}
     applied = ((app, name) for app, names in manifest.migrations.items() for name in names)
-    return [f"{app}.{name}" for app, name in applied if (app, name) not in known]
+    return [f"{app}.{name}" for app, name in applied if (app, name) not in schema.known()]
 
 
 class Progress:

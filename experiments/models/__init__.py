@@ -1,8 +1,9 @@
 """What the team stores, by noun."""
 
+from .attempts import Artifact, Attempt, RunEvent
 from .catalogue import Architecture, ArchitectureProfile, Dataset, DatasetKind, Method, Student, Teacher
 from .metrics import LogLine, MetricChunk, Series
-from .runs import Artifact, Attempt, Experiment, Run, RunEvent, RunTeacher
+from .runs import Experiment, Run, RunTeacher
 from .team import Membership, Project, Role
 from .uploads import Upload
 from .workers import Pulse, Worker

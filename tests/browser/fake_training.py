@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--nan-at", type=int, default=-1)
     args = parser.parse_args()
     run = Run.objects.get(pk=args.run)  # this very one, whoever's turn it is
-    assert lifecycle._take(run, "a test", "cpu"), "the run cannot be claimed"
+    assert lifecycle.take(run, "a test", "cpu"), "the run cannot be claimed"
     run.refresh_from_db()
     recorder = Recorder(run)
     recorder.feed(Phase(name="training"))

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from .person import Client
 from .site import Site
 from .site import make_site as a_new_site
 from .templates import Template
+from .workers import WebProcess
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +47,21 @@ def fresh_site(make_site: Callable[..., Site]) -> Site:
 def postgres_site(make_site: Callable[..., Site]) -> Site:
     """PostgreSQL and Redis, no worker yet."""
     return make_site("postgresql")
+
+
+@pytest.fixture(scope="module")
+def office(template: Template, django_db_blocker: Any) -> Iterator[Site]:
+    """SQLite, Redis and no worker: what is submitted waits, and runs only do what the test says."""
+    with django_db_blocker.unblock(), a_new_site(template) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def web(office: Site) -> WebProcess:
+    return office.web().start()
+
+
+@pytest.fixture(scope="module")
+def ann(web: WebProcess) -> Client:
+    """Somebody of the project, logged in at the office."""
+    return web.client("ann")

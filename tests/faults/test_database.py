@@ -18,8 +18,7 @@ from django.db import OperationalError, connection
 from django.db.migrations.recorder import MigrationRecorder
 
 from experiments import metric_store
-from experiments.models import DatasetKind, Run, Upload, Worker
-from tests.experiments.make import an_architecture
+from experiments.models import Run, Upload, Worker
 
 from .disks import Disk, small_disk
 from .person import Client
@@ -88,8 +87,8 @@ def test_f28_database_away_while_training(postgres_site: Site, how: str) -> None
 
 @pytest.mark.timeout(1500)
 def test_f28_database_and_broker_away_for_ten_minutes(postgres_site: Site) -> None:
-    """stop PostgreSQL and Redis for ten minutes, two workers → training goes on all the time, one attempt, the
-    twin's result; then the next run starts by itself."""
+    """stop PostgreSQL and Redis for ten minutes, two workers → training goes on all the time, one attempt,
+    the twin's result; then the next run starts by itself."""
     site = postgres_site
     worker = site.worker("cpu0").start()
     run = site.start_run(epochs=8 * EPOCHS)
@@ -339,8 +338,6 @@ def test_f34_disk_full_at_the_last_piece_of_an_upload(make_site: Callable[..., S
     """the disk of the uploads fills up when 99 % are there → the last piece is refused with the reason, what
     came before stays, nothing else is harmed; with room the piece is sent again and all is whole."""
     site = make_site()
-    an_architecture()
-    DatasetKind.objects.get_or_create(key="image_folder", defaults={"title": "Images", "source": "upload"})
     content = random.Random(34).randbytes(3 << 20)
     most = len(content) * 99 // 100
     with small_disk(site.home / "uploads", 5) as disk:
@@ -366,7 +363,6 @@ def test_f34_disk_full_at_the_last_piece_of_an_upload(make_site: Callable[..., S
 def test_f34_an_upload_given_up_on_a_full_disk(make_site: Callable[..., Site]) -> None:
     """the disk fills up in the middle of an upload and the person gives up → its bytes are gone."""
     site = make_site()
-    DatasetKind.objects.get_or_create(key="image_folder", defaults={"title": "Images", "source": "upload"})
     with small_disk(site.home / "uploads", 5) as disk:
         ann = site.web().start().client("ann")
         about = {"name": "many", "kind": "image_folder", "filename": "a.zip", "size": 4 << 20}

@@ -30,6 +30,7 @@ from .moments import (
 )
 from .processes import until
 from .site import Site
+from .workers import WorkerProcess
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
@@ -131,6 +132,14 @@ def test_f05_sigkill_during_validation(fresh_site: Site) -> None:
     assert fresh_site.steps(run, "val/top1") == [per_epoch, 2 * per_epoch, 3 * per_epoch]
 
 
+def goes_on_from_the_last_row(site: Site, worker: WorkerProcess, run: Run) -> None:
+    last = run.artifacts.filter(kind="resume").latest("step").step
+    worker.start()
+    site.ended(run)
+    assert_as_undisturbed(site, run, "lost", "succeeded")
+    assert run.attempts.get(number=2).from_step == last
+
+
 def test_f06_sigkill_between_write_and_rename_of_a_checkpoint(fresh_site: Site) -> None:
     """die with a checkpoint half written → the one before it is used, the half one is gone at the end."""
     worker = fresh_site.worker().start()
@@ -138,11 +147,7 @@ def test_f06_sigkill_between_write_and_rename_of_a_checkpoint(fresh_site: Site) 
     freeze_at([worker.engine()], lambda: any(run.folder.rglob(".writing-resume-*")))
     die(fresh_site, worker)
     assert list(run.folder.rglob(".writing-resume-*"))
-    last = run.artifacts.filter(kind="resume").latest("step").step
-    worker.start()
-    fresh_site.ended(run)
-    assert_as_undisturbed(fresh_site, run, "lost", "succeeded")
-    assert run.attempts.get(number=2).from_step == last
+    goes_on_from_the_last_row(fresh_site, worker, run)
 
 
 def test_f07_sigkill_between_rename_and_row_of_a_checkpoint(fresh_site: Site) -> None:
@@ -158,11 +163,7 @@ def test_f07_sigkill_between_rename_and_row_of_a_checkpoint(fresh_site: Site) ->
     freeze_at([*worker.pool_children(), worker.engine()], lambda: bool(unknown()))
     die(fresh_site, worker)
     assert unknown()
-    last = run.artifacts.filter(kind="resume").latest("step").step
-    worker.start()
-    fresh_site.ended(run)
-    assert_as_undisturbed(fresh_site, run, "lost", "succeeded")
-    assert run.attempts.get(number=2).from_step == last
+    goes_on_from_the_last_row(fresh_site, worker, run)
 
 
 def test_f08_sigkill_after_the_last_step(fresh_site: Site) -> None:

@@ -8,43 +8,19 @@ import re
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 from urllib.parse import urlencode
 
 import pytest
 
-from experiments.models import DatasetKind, Run, Upload
-from tests.experiments.make import an_architecture
+from experiments.models import Run, Upload
 
 from .person import Answer, Client
-from .site import Site, make_site
-from .templates import Template
+from .site import Site
 from .workers import WebProcess
 
 pytestmark = [pytest.mark.timeout(300)]
 quick = pytest.mark.server  # a few seconds: `make test` runs them too
-
-
-@pytest.fixture(scope="module")
-def office(template: Template, django_db_blocker: Any) -> Iterator[Site]:
-    """Redis, SQLite and no worker: what is submitted waits."""
-    with django_db_blocker.unblock(), make_site(template) as site:
-        an_architecture()
-        DatasetKind.objects.get_or_create(
-            key="image_folder", defaults={"title": "Images", "source": "upload"}
-        )
-        yield site
-
-
-@pytest.fixture(scope="module")
-def web(office: Site) -> WebProcess:
-    return office.web().start()
-
-
-@pytest.fixture(scope="module")
-def ann(web: WebProcess) -> Client:
-    return web.client("ann")
 
 
 def form(site: Site, name: str, epochs: int = 1) -> dict[str, str]:
@@ -77,7 +53,6 @@ def started(answer: Answer, name: str) -> Run:
 def test_f22_broker_down_at_submit(make_site: Callable[..., Site], how: str) -> None:
     """submit at the form while Redis is gone or answers nobody → saved, said to be queued; sent later."""
     site = make_site()
-    an_architecture()
     ann = site.web().start().client("ann")
     site.broker.kill() if how == "killed" else site.broker.freeze()
     run = started(ann.post("/runs/new/", form(site, "sent into the void")), "sent into the void")

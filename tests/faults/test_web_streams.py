@@ -6,9 +6,8 @@ import csv
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,30 +20,12 @@ from worker.distill.events import Metrics
 
 from .person import Client, Stream
 from .processes import until
-from .site import Site, make_site
-from .templates import Template
+from .site import Site
 from .workers import WebProcess
 
 pytestmark = [pytest.mark.timeout(300)]
 quick, long = pytest.mark.server, pytest.mark.faults  # `make test` runs the quick ones too
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def office(template: Template, django_db_blocker: Any) -> Iterator[Site]:
-    """Redis, SQLite and no worker: runs only do what the test says."""
-    with django_db_blocker.unblock(), make_site(template) as site:
-        yield site
-
-
-@pytest.fixture(scope="module")
-def web(office: Site) -> WebProcess:
-    return office.web().start()
-
-
-@pytest.fixture(scope="module")
-def ann(web: WebProcess) -> Client:
-    return web.client("ann")
 
 
 def claimed(site: Site) -> tuple[Run, Recorder]:

@@ -7,30 +7,20 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
-
-from experiments.backup import BackupError
 from experiments.backup.make import make
 from experiments.backup.manifest import size
+from experiments.management.backup_command import BackupCommand
 
 
-class Command(BaseCommand):
+class Command(BackupCommand):
     help = "Copies the database and the files it names into a new folder, while everything runs."
-    requires_system_checks = []  # when something is broken is when it is needed
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("target", type=Path, help="The folder to make, best on another disk.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
+        with self.in_words():
             made = make(options["target"], self.stdout.write)
-        except BackupError as error:
-            raise CommandError(str(error)) from error
-        except DatabaseError as error:
-            raise CommandError(
-                f"The database refused ({str(error).splitlines()[0]}): `manage.py doctor` says more."
-            ) from error
         counts = ", ".join(f"{count} {name}" for name, count in made.counts.items())
         self.stdout.write(f"{options['target']}: {counts}; {len(made.files)} files, {size(made.bytes)}.")
         self.stdout.write("The secret key is not in it: after a restore everybody signs in anew.")

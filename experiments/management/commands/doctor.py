@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import DatabaseError, connection
-from django.db.migrations.executor import MigrationExecutor
 
+from experiments import schema
 from experiments.models import Worker
 from kdweb import embedded_redis
 from kdweb.stack import gpus, web_answers
@@ -141,9 +141,7 @@ def teacher_cache() -> Iterator[Finding]:
 def database() -> Iterator[Finding]:
     url = connection.settings_dict
     try:
-        plan = MigrationExecutor(connection).migration_plan(
-            MigrationExecutor(connection).loader.graph.leaf_nodes()
-        )
+        missing, newer = schema.misfit()
     except DatabaseError as error:
         reason = str(error).splitlines()[0]
         yield Finding(
@@ -151,9 +149,11 @@ def database() -> Iterator[Finding]:
         )
         return
     where = url["NAME"] if connection.vendor == "sqlite" else f"{url['NAME']} at {url['HOST']}"
-    if plan:
+    if missing:
         fix = "`manage.py up` applies them, or: manage.py prepare"
-        yield Finding(WARNING, "database", f"{where}: {len(plan)} migrations to apply", fix)
+        yield Finding(WARNING, "database", f"{where}: {len(missing)} migrations to apply", fix)
+    elif newer:
+        yield Finding(BAD, "database", f"{where} is newer than this code ({newer[-1]})", "Update this code")
     else:
         yield Finding(GOOD, "database", f"{connection.vendor}, {where}")
     if connection.vendor == "sqlite" and sqlite3.sqlite_version_info < (3, 51, 3):

@@ -7,20 +7,18 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.core.management.base import CommandError
 
-from experiments.backup import BackupError
 from experiments.backup.check import check
 from experiments.backup.restore import restore
+from experiments.management.backup_command import BackupCommand
 
 
-class Command(BaseCommand):
+class Command(BackupCommand):
     help = (
         "Puts a backup onto an empty KDWEB_HOME and database, and checks it. "
         "With --check and no backup: compares the rows with the files that are here, and changes nothing."
     )
-    requires_system_checks = []  # when something is broken is when it is needed
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("source", type=Path, nargs="?", help="The backup's folder.")
@@ -30,17 +28,11 @@ class Command(BaseCommand):
         source = options["source"]
         if (source is None) != options["check"]:
             raise CommandError("Give either the folder of a backup, or --check.")
-        try:
+        with self.in_words():
             if source:
                 made = restore(source, self.stdout.write)
                 self.stdout.write(f"Restored the backup of {made.made:%Y-%m-%d %H:%M} UTC.")
             self.report()
-        except BackupError as error:
-            raise CommandError(str(error)) from error
-        except DatabaseError as error:
-            raise CommandError(
-                f"The database refused ({str(error).splitlines()[0]}): `manage.py doctor` says more."
-            ) from error
 
     def report(self) -> None:
         """Exit code 1 when something that a row names is missing or differs."""
