@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import pytest
+import redis
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.test import AsyncClient, Client
@@ -257,6 +258,8 @@ def test_events_carry_frames_and_a_cursor_for_every_run(run: Run, redis_url: str
     stream._writer.cache_clear()
     stream._quiet_until = 0.0
     other = make.a_running_run(name="other")
+    with redis.Redis.from_url(redis_url) as server:  # other tests' runs have had these numbers, too
+        server.delete(stream.key(run.pk), stream.key(other.pk))
     user = User.objects.create_superuser("root", password="x")
     first = stream.publish(run.pk, {"phase": "one"})
     second = stream.publish(other.pk, {"phase": "two"})
