@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
+from django.views.i18n import set_language
 
 from experiments import api
 from experiments.views import (
@@ -12,6 +14,7 @@ from experiments.views import (
     datasets,
     health,
     home,
+    language,
     live,
     projects,
     run,
@@ -28,6 +31,8 @@ people = [
     path("login/", LoginView.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("project/", projects.project_switch, name="project_switch"),
+    path("language/", login_not_required(set_language), name="set_language"),
+    path("language/<str:language>/<str:version>.js", language.script_words, name="script_words"),
 ]
 
 runs_pages = [

@@ -3,6 +3,7 @@
 from .attempts import Artifact, Attempt, RunEvent
 from .catalogue import Architecture, ArchitectureProfile, Dataset, DatasetKind, Method, Student, Teacher
 from .metrics import LogLine, MetricChunk, Series
+from .organising import RunValue, SavedView, Star, Tag
 from .runs import Experiment, Run, RunTeacher
 from .team import Membership, Project, Role
 from .uploads import Upload
@@ -26,8 +27,12 @@ __all__ = [
     "Run",
     "RunEvent",
     "RunTeacher",
+    "RunValue",
+    "SavedView",
     "Series",
+    "Star",
     "Student",
+    "Tag",
     "Teacher",
     "Upload",
     "Worker",

@@ -17,6 +17,10 @@ class Series(models.Model):
     best = models.FloatField(null=True)
     min = models.FloatField(null=True)
     max = models.FloatField(null=True)
+    odd = models.JSONField(
+        default=list,
+        help_text='Where it is not finite: [[first step, last step, "nan", "inf" or "-inf"], …].',
+    )
 
     class Meta:
         ordering = ["name"]

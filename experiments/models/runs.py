@@ -15,6 +15,7 @@ from experiments import measurements
 from .catalogue import Architecture, Dataset, Student, Teacher
 from .team import InProjectQuerySet, Project
 
+COLOURS = 20  # of curves, in tokens.css
 # What compression is said of → the key of the engine's measurement.
 COSTS = {
     "parameters": "parameters",
@@ -46,6 +47,12 @@ class Experiment(models.Model):
         return self.name
 
 
+class RunQuerySet(InProjectQuerySet["Run"]):
+    def shown(self) -> RunQuerySet:
+        """Those in neither the archive nor the trash: what lists and charts of a project are about."""
+        return self.filter(shelf=Run.Shelf.NONE)
+
+
 class Run(models.Model):
     """One training. A student under a teacher, a control (no teacher), or a teacher in the making."""
 
@@ -73,6 +80,11 @@ class Run(models.Model):
         NOTHING = "", "Nothing"
         PERSON = "person", "A person"
         DISK = "disk", "A full disk"
+
+    class Shelf(models.TextChoices):
+        NONE = "", "At hand"
+        ARCHIVE = "archive", "Archive"
+        TRASH = "trash", "Trash"
 
     class Priority(models.IntegerChoices):
         LOW = -1, "Low"
@@ -194,23 +206,34 @@ class Run(models.Model):
     flops = models.BigIntegerField(null=True)
     latency_ms = models.FloatField(null=True, help_text="Median at batch 1.")
 
-    notes = models.TextField(blank=True)
+    shelf = models.CharField(max_length=7, blank=True, choices=Shelf, help_text="Where it was put away.")
+    shelved = models.DateTimeField(null=True, blank=True, help_text="When it was put away.")
+    notes = models.TextField(blank=True, help_text="Markdown.")
     notes_version = models.PositiveIntegerField(
         default=0, help_text="Counts the changes: who edits an older one is told."
     )
+    notes_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    notes_saved = models.DateTimeField(null=True, blank=True)
 
-    objects = InProjectQuerySet["Run"].as_manager()
+    objects = RunQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created", "-pk"]
         indexes = [
-            models.Index(fields=["project", "-created"]),
-            models.Index(fields=["project", "status", "silent_since"]),  # the counts of the runs page
+            models.Index(fields=["project", "shelf", "-created"]),
+            models.Index(fields=["project", "shelf", "status", "silent_since"]),  # the runs page's counts
             models.Index(fields=["status", "-priority", "turn"]),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def colour(self) -> str:
+        """Its curves' colour, the same on every page: neighbours in time get colours far apart."""
+        return f"series-{self.pk * 7 % COLOURS + 1}"
 
     @property
     def folder(self) -> Path:

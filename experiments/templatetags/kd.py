@@ -6,12 +6,16 @@ minus sign, and an en dash where there is no value. Tags draw the reusable parts
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from django import template
+from django.conf import settings
 from django.forms import BoundField, CheckboxInput
 from django.template.context import Context
 from django.templatetags.static import static
@@ -20,8 +24,10 @@ from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import get_language, gettext_lazy, ngettext, pgettext, to_locale
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext, pgettext
+
+from kdweb.version import version
 
 register = template.Library()
 
@@ -269,6 +275,20 @@ def run_state(run: Any) -> str:
 
 
 # Reusable parts
+
+
+@cache
+def _words_version(language: str) -> str:
+    """Changes with the catalogue: a browser keeps what it has read under an address."""
+    file = Path(settings.LOCALE_PATHS[0]) / to_locale(language) / "LC_MESSAGES" / "djangojs.mo"
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file.exists() else version()
+
+
+@register.simple_tag
+def script_words() -> str:
+    """The address of what scripts say in the page's language."""
+    language = get_language() or "en"
+    return reverse("script_words", args=[language, _words_version(language)])
 
 
 @register.simple_tag
