@@ -13,7 +13,7 @@ FIND_PYTHON = for p in $(CANDIDATES); do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up doctor test test-fast test-faults storm lint bench format clean
+.PHONY: help demo up doctor test test-fast test-faults storm lint bench format messages clean
 
 help:
 	@echo "make demo       start everything with a demo project (make demo DEMO_ARGS=--check: look, report, end)"
@@ -23,6 +23,7 @@ help:
 	@echo "make storm      thirty runs while everything around them breaks; ends with one line of what was lost"
 	@echo "make bench      the benchmarks          make doctor  what this machine offers, and what is wrong"
 	@echo "make format     ruff's formatting       make clean   remove what make made (never the data)"
+	@echo "make messages   what pages and scripts say into locale/, translations compiled (needs gettext)"
 
 demo: $(VENV)/.worker
 	$(BIN)/python manage.py demo $(DEMO_ARGS)
@@ -58,6 +59,9 @@ bench: $(VENV)/.worker
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+messages: $(VENV)/.dev
+	$(BIN)/python manage.py messages
 
 clean:
 	rm -rf .venv *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -8,9 +8,11 @@ no more.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext as _
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError as SchemaViolation
 
@@ -52,6 +54,20 @@ def with_defaults(schema: dict[str, Any], given: dict[str, Any]) -> dict[str, An
     return defaults | given
 
 
+def texts(schema: dict[str, Any]) -> Iterator[str]:
+    """What a form or a help page shows of a schema, to be translated: titles and descriptions."""
+    for name, rule in schema.get("properties", {}).items():
+        resolved = _resolved(schema, rule)
+        yield title(name, resolved)
+        if said := resolved.get("description"):
+            yield said
+
+
+def title(name: str, rule: dict[str, Any]) -> str:
+    """A property as its schema names it, in English."""
+    return str(rule.get("title") or name.replace("_", " ").capitalize())
+
+
 def _resolved(schema: dict[str, Any], rule: dict[str, Any]) -> dict[str, Any]:
     """The rule without references, and without the null of an optional one."""
     if "$ref" in rule:
@@ -67,8 +83,8 @@ def _resolved(schema: dict[str, Any], rule: dict[str, Any]) -> dict[str, Any]:
 def _field(name: str, rule: dict[str, Any], *, required: bool) -> forms.Field:
     default = rule.get("default")
     common: dict[str, Any] = {
-        "label": rule.get("title") or name.replace("_", " ").capitalize(),
-        "help_text": rule.get("description", ""),
+        "label": _(title(name, rule)),
+        "help_text": _(rule.get("description", "")),
         "required": required and default is None,
         "initial": default,
     }
@@ -92,7 +108,7 @@ def _field(name: str, rule: dict[str, Any], *, required: bool) -> forms.Field:
     field = forms.CharField(max_length=rule.get("maxLength", 1000), **common)
     if side := rule.get("layer_of"):
         field.widget.attrs |= {"list": f"{side}-layers", "data-layer-of": side, "autocomplete": "off"}
-        field.widget.attrs |= {"spellcheck": "false", "placeholder": "paired by stage"}
+        field.widget.attrs |= {"spellcheck": "false", "placeholder": _("paired by stage")}
     return field
 
 
@@ -103,22 +119,38 @@ def _list(rule: dict[str, Any], common: dict[str, Any]) -> forms.Field:
     field = TextList(most=most, **common)
     if side := rule.get("layer_of"):
         field.widget.attrs |= {"data-layer-of": side, "autocomplete": "off", "spellcheck": "false"}
-        field.widget.attrs["placeholder"] = "one for each stage"
+        field.widget.attrs["placeholder"] = _("one for each stage")
     return field
 
 
 def _bounds(rule: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     """Inclusive bounds of the field, and what it says. A float's exclusive bound is its next neighbour."""
     low, high = rule.get("minimum"), rule.get("maximum")
-    say = {"min_value": f"Use {low} or more.", "max_value": f"Use {high} or less."}
+    say = {"min_value": at_least(low), "max_value": at_most(high)}
     if low is None and (edge := rule.get("exclusiveMinimum")) is not None:
         low = math.floor(edge) + 1 if whole else math.nextafter(edge, math.inf)
-        say["min_value"] = f"Use a value above {edge}."
+        say["min_value"] = above(edge)
     if high is None and (edge := rule.get("exclusiveMaximum")) is not None:
         high = math.ceil(edge) - 1 if whole else math.nextafter(edge, -math.inf)
-        say["max_value"] = f"Use a value below {edge}."
-    say["invalid"] = "Use a whole number." if whole else "Use a number."
+        say["max_value"] = below(edge)
+    say["invalid"] = _("Use a whole number.") if whole else _("Use a number.")
     return {"min_value": low, "max_value": high, "error_messages": say}
+
+
+def at_least(bound: object) -> str:
+    return _("Use %(bound)s or more.") % {"bound": bound}
+
+
+def at_most(bound: object) -> str:
+    return _("Use %(bound)s or less.") % {"bound": bound}
+
+
+def above(bound: object) -> str:
+    return _("Use a value above %(bound)s.") % {"bound": bound}
+
+
+def below(bound: object) -> str:
+    return _("Use a value below %(bound)s.") % {"bound": bound}
 
 
 def _number(rule: dict[str, Any], step: str) -> forms.NumberInput:
@@ -151,7 +183,7 @@ class TextList(forms.CharField):
         text = super().clean(value)
         parts = [part.strip() for part in text.split(",") if part.strip()]
         if self.most is not None and len(parts) > self.most:
-            raise forms.ValidationError(f"Give at most {self.most}.")
+            raise forms.ValidationError(_("Give at most %(n)s.") % {"n": self.most})
         return parts
 
 
@@ -185,21 +217,23 @@ def explain(violation: SchemaViolation) -> tuple[str, str, str]:
     match violation.validator:
         case "additionalProperties":
             extra = min(set(instance) - set(properties), default="")
-            allowed = ", ".join(properties) or "none"
-            return "there is no such parameter.", f"Parameters are: {allowed}.", f"{name}.{extra}".strip(".")
+            allowed = ", ".join(properties) or _("none")
+            fix = _("Parameters are: %(names)s.") % {"names": allowed}
+            return _("there is no such parameter."), fix, f"{name}.{extra}".strip(".")
         case "required":
             missing = next((key for key in rule if key not in instance), "")
-            return "it is missing.", "Give it a value.", f"{name}.{missing}".strip(".")
+            return _("it is missing."), _("Give it a value."), f"{name}.{missing}".strip(".")
         case "minimum":
-            return f"it must be at least {rule}.", f"Use {rule} or more.", name
+            return _("it must be at least %(bound)s.") % {"bound": rule}, at_least(rule), name
         case "exclusiveMinimum":
-            return f"it must be above {rule}.", f"Use a value above {rule}.", name
+            return _("it must be above %(bound)s.") % {"bound": rule}, above(rule), name
         case "maximum":
-            return f"it must be at most {rule}.", f"Use {rule} or less.", name
+            return _("it must be at most %(bound)s.") % {"bound": rule}, at_most(rule), name
         case "exclusiveMaximum":
-            return f"it must be below {rule}.", f"Use a value below {rule}.", name
+            return _("it must be below %(bound)s.") % {"bound": rule}, below(rule), name
         case "enum":
-            return "there is no such choice.", f"Choose one of {', '.join(map(str, rule))}.", name
+            fix = _("Choose one of %(names)s.") % {"names": ", ".join(map(str, rule))}
+            return _("there is no such choice."), fix, name
         case "type":
-            return "it is of the wrong type.", f"Give a value of type {rule}.", name
-    return f"it is refused: {violation.message}.", "", name
+            return _("it is of the wrong type."), _("Give a value of type %(type)s.") % {"type": rule}, name
+    return _("it is refused: %(reason)s.") % {"reason": violation.message}, "", name

@@ -16,6 +16,7 @@ from typing import Any
 
 from django import template
 from django.conf import settings
+from django.contrib.humanize.templatetags.humanize import ordinal
 from django.forms import BoundField, CheckboxInput
 from django.template.context import Context
 from django.templatetags.static import static
@@ -260,11 +261,13 @@ def series_class(index: int) -> str:
     return f"series-{int(index) % SERIES_COLOURS + 1}"
 
 
+register.filter("ordinal", ordinal)  # a place in a row: 1st, 12th
+
+
 @register.filter
-def ordinal(number: int) -> str:
-    """A place in a row: 1 -> 1st, 12 -> 12th, 23 -> 23rd."""
-    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"
+def spoken(text: object) -> str:
+    """What is kept in English (what workers publish, a stored sentence) in the reader's language."""
+    return _(str(text)) if text else ""
 
 
 @register.filter

@@ -4,6 +4,8 @@
 const RETRIES = 6;
 const JSON_ANSWERS = [200, 409, 413, 507];
 
+const answered = (answer) => interpolate(gettext("the server answered %s"), [answer.status]);
+
 class Sender {
   constructor(form) {
     this.form = form;
@@ -23,7 +25,7 @@ class Sender {
     try {
       if (await this.announce()) await this.send();
     } catch (error) {
-      if (error.name !== "AbortError") this.say(`The upload stopped: ${error.message}. Press the button to go on.`);
+      if (error.name !== "AbortError") this.say(interpolate(gettext("The upload stopped: %s. Press the button to go on."), [error.message]));
     } finally {
       this.button.disabled = false;
     }
@@ -51,7 +53,7 @@ class Sender {
     if (this.ticket) await this.forget();
     const answer = await fetch(this.url, { method: "POST", body, headers: this.headers });
     if (answer.status === 422) this.showErrors((await answer.json()).errors);
-    else if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
+    else if (!answer.ok) throw new Error(answered(answer));
     else [this.ticket, this.asked] = [await answer.json(), asked];
     return answer.ok;
   }
@@ -64,7 +66,7 @@ class Sender {
     while (ticket.received < this.file.size) {
       const from = ticket.received;
       const answer = await this.put(`${ticket.url}piece?offset=${from}`, this.file.slice(from, from + ticket.piece));
-      if (answer.error) throw new Error(answer.error.replace(/\.$/, ""));
+      if (answer.error) throw new Error(answer.error.replace(/[.。]$/, ""));
       ticket.received = answer.received;
       this.show(answer.received, (answer.received - first) / (performance.now() - began));
     }
@@ -78,11 +80,11 @@ class Sender {
         const headers = { ...this.headers, "Content-Type": "application/octet-stream" };
         const answer = await fetch(url, { method: "PUT", body: blob, headers, signal: this.stopped.signal });
         if (JSON_ANSWERS.includes(answer.status)) return await answer.json();
-        if (answer.status < 500) return { error: `the server answered ${answer.status}` };
-        throw new Error(`the server answered ${answer.status}`);
+        if (answer.status < 500) return { error: answered(answer) };
+        throw new Error(answered(answer));
       } catch (error) {
         if (error.name === "AbortError" || attempt >= RETRIES) throw error;
-        this.say("The connection broke; trying again …");
+        this.say(gettext("The connection broke; trying again …"));
         await new Promise((done) => setTimeout(done, 500 * 2 ** attempt));
       }
     }
@@ -92,7 +94,7 @@ class Sender {
     this.stopped.abort();
     await this.forget();
     this.cancel.hidden = this.bar.hidden = true;
-    this.say("Cancelled; nothing was kept.");
+    this.say(gettext("Cancelled; nothing was kept."));
   }
 
   async forget() {
@@ -105,8 +107,8 @@ class Sender {
     this.bar.max = this.file.size;
     this.bar.value = sent;
     const mb = (n) => (n / 1e6).toFixed(1);
-    const rate = Number.isFinite(bytesPerMs) ? `, ${mb(bytesPerMs * 1000)} MB/s` : "";
-    this.say(`${mb(sent)} of ${mb(this.file.size)} MB${rate}`);
+    const words = interpolate(gettext("%s of %s MB"), [mb(sent), mb(this.file.size)]);
+    this.say(Number.isFinite(bytesPerMs) ? `${words}, ${mb(bytesPerMs * 1000)} MB/s` : words);
   }
 
   say(text) {
