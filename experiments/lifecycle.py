@@ -17,6 +17,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Exists, F, Max, Q
 from django.db.models.functions import Coalesce, Now
+from django.utils.translation import gettext as _
 
 from . import fair_queue, measurements, queue, stream
 from .models import Artifact, Attempt, Run, RunEvent, Teacher
@@ -105,7 +106,7 @@ def request_stop(run: Run, actor: object) -> bool:
     if _cancel(run.pk, Q(status=S.PAUSED), "Cancelled while it was paused.", actor):
         return True
     if asked and unended.exists():  # else another tab has just cancelled it
-        _note_now(run.pk, "Stop requested.", actor)
+        remark(run.pk, "Stop requested.", actor)
     return bool(asked)
 
 
@@ -117,14 +118,14 @@ def request_pause(run: Run, actor: object) -> bool:
     running = Run.objects.filter(pk=run.pk, status__in=Run.ACTIVE, asked=Run.Asked.NOTHING)
     if not running.update(asked=Run.Asked.PAUSE):
         return False
-    _note_now(run.pk, "Pause requested.", actor)
+    remark(run.pk, "Pause requested.", actor)
     return True
 
 
 def resume(run: Run, actor: object) -> bool:
     """paused → queued, from the last checkpoint; withdraws a pause that was asked for and has not come."""
     if Run.objects.filter(pk=run.pk, status__in=Run.ACTIVE, asked=Run.Asked.PAUSE).update(asked=""):
-        _note_now(run.pk, "The pause is withdrawn.", actor)
+        remark(run.pk, "The pause is withdrawn.", actor)
         return True
     # One that has begun goes on where it was; one that has not queues up like any other.
     turn = run.turn if run.started else fair_queue.turn_for(run)
@@ -134,7 +135,7 @@ def resume(run: Run, actor: object) -> bool:
 def retry(run: Run, actor: object, from_start: bool = False) -> bool:
     """failed or cancelled → queued: from its last checkpoint, or from the start on request."""
     text = "Tried again from the start." if from_start else "Tried again from its last checkpoint."
-    ended = Q(status__in=(S.FAILED, S.CANCELLED))
+    ended = Q(status__in=(S.FAILED, S.CANCELLED), shelf="")
     with transaction.atomic():
         anew = {"queued": Now(), "turn": fair_queue.turn_for(run), "finished": None, "fresh_from": F("fence")}
         if not _queue_again(run.pk, ended, text, actor, **anew):
@@ -165,25 +166,38 @@ def set_priority(run: Run, level: int, actor: object) -> bool:
         )
         if not waits.update(priority=level, turn=fair_queue.turn_for(run)):
             return False
-        _note_now(run.pk, f"Priority set to {label}.", actor)
+        remark(run.pk, f"Priority set to {label}.", actor)
     return True
+
+
+def cancel_waiting(run_id: int, reason: str, actor: object) -> bool:
+    """queued or paused → cancelled. False: it does not wait."""
+    return _cancel(run_id, Q(status__in=(S.QUEUED, S.PAUSED)), reason, actor)
 
 
 def delete(run: Run, actor: object) -> None:
     """The run, its curves and its files. Raises Refused while a worker has it or a teacher lives of it."""
-    made = Teacher.objects.filter(made_by=run.pk).exclude(status=Readiness.FAILED).first()
-    if made is not None:
-        raise Refused(f"{run.name} holds the weights of the teacher {made}: delete the teacher first.")
+    refuse_living_teacher(run)
     with transaction.atomic():
         # An ended run is in no worker's hands, and one that waits must not be claimed meanwhile.
         _cancel(run.pk, Q(status__in=(S.DRAFT, S.QUEUED, S.PAUSED)), "Deleted.", actor)
         current = Run.objects.select_for_update().get(pk=run.pk)
         if not current.ended:
-            raise Refused(f"{run.name} is {current.status}: stop it first, then delete it.")
+            words = _("%(run)s is %(status)s: stop it first, then delete it.")
+            raise Refused(words % {"run": run.name, "status": current.get_status_display().lower()})
         current.delete()
 
 
-def _note_now(run_id: int, text: str, actor: object) -> None:
+def refuse_living_teacher(run: Run) -> None:
+    """Raises Refused for a run whose files are a teacher's weights."""
+    made = Teacher.objects.filter(made_by=run.pk).exclude(status=Readiness.FAILED).first()
+    if made is not None:
+        words = _("%(run)s holds the weights of the teacher %(teacher)s: delete the teacher first.")
+        raise Refused(words % {"run": run.name, "teacher": made})
+
+
+def remark(run_id: int, text: str, actor: object) -> None:
+    """A line of the history that is no change of status."""
     _note(run_id, Run.objects.values_list("status", flat=True).get(pk=run_id), text, actor)
 
 
@@ -258,7 +272,7 @@ def note(run_id: int, fence: int, text: str) -> bool:
     with transaction.atomic():
         if not write(run_id, fence):
             return False
-        _note_now(run_id, text, "")
+        remark(run_id, text, "")
     return True
 
 

@@ -227,6 +227,8 @@ KDWEB_UPLOAD_LIMIT = number("KDWEB_UPLOAD_LIMIT", 20 * 1024**3)  # bytes a file
 # What teachers said of whole datasets, kept between runs: bytes on disk; the longest unused go first. 0: off.
 KDWEB_TEACHER_CACHE = KDWEB_DATA / "teacher-cache"
 KDWEB_TEACHER_CACHE_BYTES = number("KDWEB_TEACHER_CACHE_BYTES", 4 * 1024**3)
+# Runs in the trash are deleted for good after so many days. 0: never by themselves.
+KDWEB_TRASH_DAYS = number("KDWEB_TRASH_DAYS", 30)
 # Folders of this machine that members may name as a dataset's source; none unless set.
 KDWEB_DATASET_ROOTS = [Path(root) for root in env.list("KDWEB_DATASET_ROOTS", default=[])]
 FILE_UPLOAD_TEMP_DIR = str(KDWEB_DATA / "uploads")  # the volume that is meant to be large

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
-from experiments import controls, notes
+from experiments import bulk, controls, notes
 from experiments.controls import Said
 from experiments.lifecycle import Refused
 from experiments.models import Project, Role, Run
 
 from .access import require_member
-
-MOST = 500  # runs that are changed at once
 
 
 def _member_s_run(request: HttpRequest, pk: int) -> Run:
@@ -59,7 +60,8 @@ def run_priority(request: HttpRequest, pk: int) -> HttpResponse:
     asked = request.POST.get("priority", "")
     if asked not in controls.PRIORITIES:
         names = ", ".join(controls.PRIORITIES)
-        messages.error(request, f"priority = {asked[:40]!r}: there is no such priority. Choose {names}.")
+        words = _("priority = %(asked)r: there is no such priority. Choose %(names)s.")
+        messages.error(request, words % {"asked": asked[:40], "names": names})
         return redirect("run_detail", pk=pk)
     level = controls.PRIORITIES[asked]
     return _answer(request, lambda: controls.set_priority(run, level, request.user), "run_detail", pk)
@@ -67,30 +69,56 @@ def run_priority(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_POST
 def run_delete(request: HttpRequest, pk: int) -> HttpResponse:
+    """Into the trash, from where it can be restored."""
     run = Run.objects.for_user(request.user).select_related("project").filter(pk=pk).first()
     if run is None:  # a second tab, or another project's: both look alike
-        messages.info(request, "The run is not there (any more).")
+        messages.info(request, _("The run is not there (any more)."))
         return redirect("run_list")
     require_member(request, run.project)
-    return _answer(request, lambda: controls.delete(run, request.user), "run_list", pk)
+    return _answer(request, lambda: controls.trash(run, request.user), "run_detail", pk)
 
 
 @require_POST
 def run_bulk(request: HttpRequest, action: str) -> HttpResponse:
-    """Pauses, resumes, stops or deletes the chosen runs, each by its own rule, and says what came of it."""
-    if action not in controls.BULK:
+    """The same for the chosen runs (`run`, repeated, or `runs`: 1-3,9), each by its own rule; says what came
+    of it in a toast, which takes back what was changed."""
+    wanted = bulk.ACTIONS.get(action)
+    if wanted is None:
         raise Http404("There is no such action.")
-    keys = {int(key) for key in request.POST.getlist("run")[:MOST] if key.isdecimal()}
-    found = Run.objects.for_user(request.user).filter(pk__in=keys).select_related("project")
+    keys = bulk.unpacked(",".join([*request.POST.getlist("run"), *request.POST.getlist("runs")]))
+    if not keys:
+        return _toast(_("No run is selected."), "warn")
+    if len(keys) > bulk.MOST:
+        words = _("More than %(most)s runs are selected: choose at most so many at once.")
+        return _toast(words % {"most": bulk.MOST}, "bad")
+    mine = _changeable(request, keys, wanted)
+    tag = request.POST.get("tag", "")
+    try:
+        came = bulk.do(wanted, mine, request.user, tag, len(keys) - len(mine))
+    except ValueError as error:
+        return _toast(str(error), "bad")
+    undo = {}
+    if came.changed and wanted.undo:
+        values = {"runs": bulk.packed(came.changed)} | ({"tag": tag} if wanted.tagged else {})
+        undo = {"label": _("Undo"), "url": reverse("run_bulk", args=[wanted.undo]), "values": values}
+    return _toast(came.text, "ok" if came.changed else "warn", undo)
+
+
+def _changeable(request: HttpRequest, keys: set[int], wanted: bulk.Action) -> list[Run]:
+    """Those of the runs that the person may do this to."""
+    found = Run.objects.for_user(request.user).filter(pk__in=keys).select_related("project").order_by("pk")
     roles: dict[Project, bool] = {}
     mine = []
     for run in found:
         if run.project not in roles:
-            roles[run.project] = run.project.may(request.user, Role.MEMBER)
+            roles[run.project] = wanted.own or run.project.may(request.user, Role.MEMBER)
         if roles[run.project]:
             mine.append(run)
-    said = controls.bulk(action, mine, request.user, len(keys) - len(mine))
-    toast = {"text": said.text if keys else "No run is selected.", "kind": "ok" if said.done else "warn"}
+    return mine
+
+
+def _toast(text: str, kind: str, action: dict[str, Any] | None = None) -> HttpResponse:
+    toast = {"text": text, "kind": kind} | ({"action": action} if action else {})
     return HttpResponse(
         status=204, headers={"HX-Trigger": json.dumps({"kd:toast": toast, "kd:refresh": True})}
     )

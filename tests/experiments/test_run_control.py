@@ -169,7 +169,7 @@ def test_what_is_done_to_a_run_of_another_project_is_done_to_nothing(ann: Client
     for action in ("pause", "resume", "stop", "retry", "priority", "notes"):
         assert ann.post(reverse(f"run_{action}", args=[theirs.pk])).status_code == 404
     assert "not there" in post(ann, theirs, "delete")
-    assert "1 is not there or not yours" in bulk(ann, "delete", theirs)
+    assert "1 is not there or not yours" in bulk(ann, "trash", theirs)
     assert fresh(theirs).status == "queued"
 
 
@@ -183,12 +183,15 @@ def test_changes_need_the_csrf_token() -> None:
 
 
 # --- Deleting -----------------------------------------------------------------------------------------------
-def test_an_ended_run_is_deleted_once_and_its_name_is_asked_for(ann: Client) -> None:
+def test_a_run_is_deleted_into_the_trash_and_its_page_offers_it_back(ann: Client) -> None:
     run = make.a_run(name="old", status="failed")
-    assert 'data-confirm-name="old"' in page(ann, run)
-    assert "old is deleted." in post(ann, run, "delete")
-    assert "The run is not there (any more)." in post(ann, run, "delete")
-    assert not Run.objects.exists()
+    assert "old is in the trash." in post(ann, run, "delete")
+    text = post(ann, run, "delete")
+    assert "old is in the trash already." in text
+    assert "This run is in the trash." in text
+    assert reverse("run_bulk", args=["restore"]) in text
+    assert reverse("run_retry", args=[run.pk]) not in text
+    assert fresh(run).shelf == "trash"
 
 
 def test_a_page_whose_run_is_deleted_meanwhile_says_so(ann: Client) -> None:
@@ -202,8 +205,8 @@ def test_a_page_whose_run_is_deleted_meanwhile_says_so(ann: Client) -> None:
 
 def test_a_run_at_work_is_not_deleted_and_says_what_to_do_first(ann: Client) -> None:
     run = make.a_running_run(name="busy")
-    assert "A run that is at work cannot be deleted: stop it first." in page(ann, run)
-    assert "busy is running: stop it first, then delete it." in post(ann, run, "delete")
+    assert "A run that is at work cannot be put away: stop it first." in page(ann, run)
+    assert "busy is running: stop it first, then move it to the trash." in post(ann, run, "delete")
     assert Run.objects.filter(pk=run.pk, status="running").exists()
 
 
@@ -291,7 +294,7 @@ def bulk(client: Client, action: str, *runs: Run) -> str:
     return str(said["kd:toast"]["text"])
 
 
-def test_the_chosen_are_paused_resumed_stopped_deleted_each_by_its_rule(ann: Client) -> None:
+def test_the_chosen_are_paused_resumed_stopped_put_away_each_by_its_rule(ann: Client) -> None:
     waits, busy = make.a_run(name="waits", status="queued"), make.a_running_run(name="busy")
     done = make.a_run(name="done", status="succeeded")
     said = bulk(ann, "pause", waits, busy, done)
@@ -300,9 +303,9 @@ def test_the_chosen_are_paused_resumed_stopped_deleted_each_by_its_rule(ann: Cli
     assert bulk(ann, "resume", waits, busy) == "2 go on."
     assert bulk(ann, "stop", waits, busy) == "2 will stop."
     assert (fresh(waits).status, fresh(busy).asked) == ("cancelled", "stop")
-    said = bulk(ann, "delete", waits, busy, done)
-    assert said == "2 of 3 deleted. busy is running: stop it first, then delete it."
-    assert list(Run.objects.all()) == [busy]
+    said = bulk(ann, "trash", waits, busy, done)
+    assert said == ("2 of 3 moved to the trash. busy is running: stop it first, then move it to the trash.")
+    assert list(Run.objects.shown()) == [busy]
 
 
 def test_at_most_three_reasons_are_named(ann: Client) -> None:
