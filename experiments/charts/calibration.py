@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
 from experiments import measurements
 
 from ._parts import Figure, View, layout
 
 KEY = "calibration"
-TITLE = "Calibration"
+TITLE = gettext_lazy("Calibration")
+SECTION = gettext_lazy("Results")
 ORDER = 74
 SCOPES = ("run",)
 SERIES: tuple[str, ...] = ()
@@ -20,7 +24,7 @@ def figure(view: View) -> Figure | str:
     run = view.run
     student: Network = run.results.get("student") or {}
     if not student:
-        return "" if run.ended else "Measured when the run has finished."
+        return "" if run.ended else _("Measured when the run has finished.")
     if not student.get("reliability"):
         return ""  # measured by an earlier version
     control: Network = (view.control.run.results.get("student") if view.control else None) or {}

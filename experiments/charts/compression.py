@@ -5,10 +5,14 @@ Of throughput more is better: student ÷ teacher. The sizes as fp16 and int8 are
 
 from __future__ import annotations
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
 from ._parts import Figure, View, layout
 
 KEY = "compression"
-TITLE = "Smaller and faster than the teacher"
+TITLE = gettext_lazy("Smaller and faster than the teacher")
+SECTION = gettext_lazy("Results")
 ORDER = 80
 SCOPES = ("run",)
 SERIES: tuple[str, ...] = ()
@@ -30,7 +34,7 @@ def figure(view: View) -> Figure | str:
         return ""
     ratios = run.compression()
     if not ratios:
-        return "" if run.ended else "Measured when the run has finished."
+        return "" if run.ended else _("Measured when the run has finished.")
     shown = [name for name in NAMES if name in ratios]
     trace = {
         "type": "bar",

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
 from ._parts import Figure, View, class_names, layout
 
 KEY = "confusion"
-TITLE = "Confusion"
+TITLE = gettext_lazy("Confusion")
+SECTION = gettext_lazy("Results")
 ORDER = 72
 SCOPES = ("run",)
 SERIES: tuple[str, ...] = ()
@@ -20,7 +24,7 @@ def figure(view: View) -> Figure | str:
     run = view.run
     student: dict[str, Any] = run.results.get("student") or {}
     if not student:
-        return "" if run.ended else "Measured when the run has finished."
+        return "" if run.ended else _("Measured when the run has finished.")
     if student.get("confused"):
         return pairs(student["confused"], class_names(run, len(run.dataset.classes)))
     counts: Matrix | None = student.get("confusion")

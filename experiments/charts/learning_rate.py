@@ -1,9 +1,13 @@
 """The learning rate as it was used."""
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
 from ._parts import Figure, View, curve, layout
 
 KEY = "learning-rate"
-TITLE = "Learning rate"
+TITLE = gettext_lazy("Learning rate")
+SECTION = gettext_lazy("Schedules")
 ORDER = 40
 SCOPES = ("run", "compare")
 SERIES = ("lr",)
@@ -14,10 +18,10 @@ def figure(view: View) -> Figure | str:
         traces = view.overlaid("lr")
     else:
         own = view.subjects[0].matching(*SERIES)
-        traces = [curve(view.run, name, label="learning rate", color="series-4") for name in own]
+        traces = [curve(view.run, name, label=_("learning rate"), color="series-4") for name in own]
     if not traces:
-        return "The learning rate appears with the first training step."
+        return _("The learning rate appears with the first training step.")
     return {
         "data": traces,
-        "layout": layout("learning rate", hover=".4~g", from_zero=True, log=True),
+        "layout": layout(_("learning rate"), hover=".4~g", from_zero=True, log=True),
     }

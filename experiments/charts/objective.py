@@ -1,9 +1,13 @@
 """The objective and its terms."""
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
 from ._parts import Figure, View, colour, curve, layout
 
 KEY = "objective"
-TITLE = "Objective"
+TITLE = gettext_lazy("Objective")
+SECTION = gettext_lazy("Learning")
 ORDER = 10
 SCOPES = ("run", "compare")
 SERIES = ("loss/total", "loss/ce", "loss/*")
@@ -26,13 +30,11 @@ def figure(view: View) -> Figure | str:
             for i, name in enumerate(names)
         ]
     if not traces:
-        return "The terms appear with the first training step."
-    axes = layout("loss", ticks="~g", hover=".4~g", log=True)
-    if view.scope == "run":
-        axes["meta"]["stages"] = view.run.stages  # the page draws where one ends: it knows the x axis
-    return {"data": traces, "layout": axes}
+        return _("The terms appear with the first training step.")
+    return {"data": traces, "layout": layout(_("loss"), ticks="~g", hover=".4~g", log=True)}
 
 
 def label(name: str) -> str:
     part = name.removeprefix("loss/")
-    return {"total": "total", "ce": "cross-entropy", "bce": "binary cross-entropy"}.get(part, part)
+    known = {"total": _("total"), "ce": _("cross-entropy"), "bce": _("binary cross-entropy")}
+    return known.get(part, part)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from math import inf
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
 from experiments import measurements
 
 from ._parts import Figure, View, class_names, layout, percent_axis
 
 KEY = "per-class"
-TITLE = "Accuracy per class"
+TITLE = gettext_lazy("Accuracy per class")
+SECTION = gettext_lazy("Results")
 ORDER = 70
 SCOPES = ("run",)
 SERIES: tuple[str, ...] = ()
@@ -22,7 +26,7 @@ def figure(view: View) -> Figure | str:
     student = run.results.get("student")
     students = measurements.per_class(student)
     if not students:
-        return "" if run.ended else "Measured when the run has finished."
+        return "" if run.ended else _("Measured when the run has finished.")
     rows = {"student": students, "teacher": measurements.per_class(run.results.get("teacher"))}
     if view.control:
         rows["control"] = measurements.per_class(view.control.run.results.get("student"))

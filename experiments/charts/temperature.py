@@ -1,9 +1,13 @@
 """What methods turn while they train, such as a learned temperature."""
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
 from ._parts import Figure, View, colour, curve, layout
 
 KEY = "temperature"
-TITLE = "Temperatures and other dials"
+TITLE = gettext_lazy("Temperatures and other dials")
+SECTION = gettext_lazy("Schedules")
 ORDER = 52
 SCOPES = ("run",)
 SERIES = ("dial/*",)
@@ -17,7 +21,7 @@ def figure(view: View) -> Figure | str:
     if not traces:
         return ""  # most methods turn nothing
     kinds = {name.rpartition(" ")[2] for name in (trace["name"] for trace in traces)}
-    title = kinds.pop() if len(kinds) == 1 else "value"
+    title = kinds.pop() if len(kinds) == 1 else _("value")
     return {"data": traces, "layout": layout(title, ticks="~g", hover=".4~g", log=True)}
 
 

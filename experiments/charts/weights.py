@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
 from ._parts import Figure, View, colour, curve, layout
 from .objective import SERIES as TERMS
 from .objective import label
 
 KEY = "weights"
-TITLE = "Weights of the terms"
+TITLE = gettext_lazy("Weights of the terms")
+SECTION = gettext_lazy("Schedules")
 ORDER = 50
 SCOPES = ("run",)
 SERIES = ("weight/*",)
@@ -21,7 +25,7 @@ def figure(view: View) -> Figure | str:
         curve(view.run, name, label=label(name.replace("weight/", "loss/", 1)), color=colour(i + 1))
         for i, name in enumerate(sorted(names, key=_place(view)))
     ]
-    return {"data": traces, "layout": layout("weight", ticks="~g", hover=".4~g", from_zero=True, log=True)}
+    return {"data": traces, "layout": layout(_("weight"), ticks="~g", hover=".4~g", from_zero=True, log=True)}
 
 
 def _place(view: View) -> Callable[[str], int]:

@@ -11,19 +11,23 @@ from django.utils import timezone
 
 from experiments import charts
 from experiments.charts import _parts, pareto
-from experiments.models import Run, Teacher
+from experiments.models import Attempt, Run, Teacher
 
 from . import make
 
 pytestmark = pytest.mark.django_db
 NAMES = (
     "loss/total", "loss/ce", "loss/kd", "weight/ce", "weight/kd", "dial/ctkd/temperature",
-    "train/top1", "val/top1", "val/loss", "lr", "throughput",
+    "train/top1", "val/top1", "val/loss", "lr", "throughput", "system/cpu", "system/memory",
+    "system/engine_memory", "system/gpu0/utilisation", "system/gpu1/utilisation", "system/gpu0/memory",
+    "system/gpu0/temperature", "system/gpu0/power",
 )  # fmt: skip
-KEYS = (
-    "objective accuracy validation-loss learning-rate weights temperature throughput per-class confusion "
-    "calibration compression pareto"
-)
+LEARNING = ("objective", "accuracy", "validation-loss")
+DEVICE = (
+    "throughput", "system-cpu", "system-memory", "gpu-utilisation", "gpu-memory", "gpu-temperature",
+    "gpu-power",
+)  # fmt: skip
+RESULTS = ("per-class", "confusion", "calibration", "compression")
 
 
 def measured(top1: float, size: float = 1.0, classes: int = 10) -> dict[str, Any]:
@@ -106,13 +110,19 @@ def card(view: charts.View, key: str) -> dict[str, Any]:
     return next(one for one in charts.drawn(view) if one["key"] == key)
 
 
-def test_the_folder_is_the_list_in_the_order_of_the_page() -> None:
-    assert list(charts.charts()) == KEYS.split()
+def test_the_folder_is_the_list_in_the_order_of_the_page_each_chart_in_its_section() -> None:
+    found = list(charts.charts())
+    curves = [*LEARNING, "learning-rate", "weights", "temperature", *DEVICE, *RESULTS]
+    assert [key for key in found if key in curves] == curves
+    sections = {key: str(chart.section) for key, chart in charts.charts().items()}
+    assert {sections[key] for key in LEARNING} == {"Learning"}
+    assert {sections[key] for key in DEVICE} == {"Speed and device"}
+    assert {sections[key] for key in RESULTS} == {"Results"}
 
 
 def test_every_figure_is_valid(run: Run) -> None:
     drawn = [one for view in views(run) for one in charts.drawn(view)]
-    assert {one["key"] for one in drawn} == set(KEYS.split())
+    assert {one["key"] for one in drawn} >= set(charts.charts()) - {"parallel", "scatter"}
     for one in drawn:
         assert one["figure"], one
         go.Figure(one["figure"])  # refuses names and values that Plotly does not know
@@ -189,16 +199,61 @@ def test_what_methods_turn_is_drawn_under_their_name(run: Run) -> None:
     assert one["layout"]["yaxis"]["title"]["text"] == "temperature"
 
 
+def marks(run: Run, key: str = "objective") -> list[tuple[str, int, str, str]]:
+    found = card(charts.View("run", [subject(run)]), key)["figure"]["layout"]["meta"]["marks"]
+    return [(mark["kind"], mark["step"], mark["before"], mark["text"]) for mark in found]
+
+
 def test_a_first_stage_is_handed_to_the_page_which_knows_the_axis(run: Run) -> None:
     stages = [
         {"name": "first stage", "first_step": 1, "last_step": 50},
         {"name": "training", "first_step": 51, "last_step": 250},
     ]
     run.results["stages"] = stages
-    view = charts.View("run", [subject(run)])
-    assert card(view, "objective")["figure"]["layout"]["meta"]["stages"] == stages
+    assert marks(run) == marks(run, "learning-rate") == [("stage", 50, "first stage", "training")]
     run.results["stages"] = stages[1:]  # one stage needs no name
-    assert card(view, "objective")["figure"]["layout"]["meta"]["stages"] == []
+    assert marks(run) == []
+
+
+def test_while_it_runs_the_plan_says_where_the_first_stage_ends() -> None:
+    values: dict[str, Any] = {"training": {"epochs": 4}, "epoch_steps": 25, "total_steps": 150}
+    assert marks(make.a_run(status="running", **values)) == [("stage", 50, "first stage", "training")]
+    assert marks(make.a_run(status="running", **(values | {"total_steps": 100}))) == []
+
+
+def test_where_an_attempt_went_on_is_marked_with_its_time(run: Run) -> None:
+    for number, step in ((1, 0), (2, 0), (3, 120)):  # the second found no checkpoint and began anew
+        Attempt.objects.create(run=run, number=number, worker="w", from_step=step)
+    assert marks(run) == [("restart", 120, "", "attempt 3")]
+    figure = card(charts.View("run", [subject(run)]), "system-cpu")["figure"]
+    assert figure["layout"]["meta"]["marks"][0]["wall"] == pytest.approx(timezone.now().timestamp(), abs=60)
+    compared = card(charts.View("compare", [subject(run)]), "objective")["figure"]
+    assert compared["layout"]["meta"]["marks"] == []
+
+
+def test_device_charts_are_over_time_and_absent_where_nothing_is_measured(run: Run) -> None:
+    figure = card(charts.View("run", [subject(run)]), "gpu-utilisation")["figure"]
+    assert [trace["name"] for trace in figure["data"]] == ["GPU 0", "GPU 1"]
+    assert figure["layout"]["meta"]["time"] is True
+    keys = {one["key"] for one in charts.drawn(charts.View("run", [subject(run, ("lr",))]))}
+    assert keys.isdisjoint(DEVICE[1:])
+
+
+def test_what_no_file_draws_has_a_chart_in_a_section_of_its_prefix(run: Run) -> None:
+    names = (*NAMES, "grad/norm", "grad/max", "spare")
+    view = charts.View("run", [subject(run, names)])
+    others = [one for one in charts.drawn(view) if one["key"].startswith("series:")]
+    assert [(one["title"], one["section"]) for one in others] == [
+        ("grad/max", "grad"), ("grad/norm", "grad"), ("spare", "Other series"),
+    ]  # fmt: skip
+    compared = charts.drawn(charts.View("compare", [subject(run, names)]))
+    shown = {
+        trace["meta"]["series"]
+        for one in compared
+        if one["kind"] == "curves"
+        for trace in one["figure"]["data"]
+    }
+    assert shown == set(names)  # the terms of the objective as well: nothing is hidden
 
 
 def test_several_teachers_together_have_a_line_of_their_own(run: Run) -> None:
@@ -212,8 +267,8 @@ def test_all_terms_of_any_method_are_drawn_the_total_in_front(run: Run) -> None:
     traces = card(view, "objective")["figure"]["data"]
     assert [trace["name"] for trace in traces] == ["total", "cross-entropy", "fitnet", "kd"]
     assert [trace["zorder"] for trace in traces] == [1, 0, 0, 0]
-    assert charts.wants("loss/a-method-of-tomorrow")
-    assert not charts.wants("gpu/memory")
+    assert charts.claims("loss/a-method-of-tomorrow")
+    assert not charts.claims("gpu/memory")
 
 
 def test_many_classes_are_cut_to_those_that_matter_and_say_so(run: Run) -> None:
@@ -310,6 +365,7 @@ def test_on_multi_label_data_the_charts_speak_of_map_and_average_precision(run: 
     for figure in found.values():
         go.Figure(figure) if figure else None
     assert "confusion" not in found
+    assert card(view, "accuracy")["title"] == "mAP"
     assert found["accuracy"]["layout"]["yaxis"]["title"]["text"] == "mAP"
     assert [t["meta"]["series"] for t in found["accuracy"]["data"]] == ["val/map", "val/f1", "train/f1"]
     assert found["accuracy"]["layout"]["shapes"][0]["y0"] == 0.8
