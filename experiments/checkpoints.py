@@ -32,7 +32,8 @@ def go_back(run: Run) -> None:
     step = chosen.step if chosen else 0
     if chosen is not None:
         _put(chosen.full_path, folder / chosen.full_path.name)
-    for series in Series.objects.filter(run=run, last_step__gt=step):
+    beyond = Series.objects.filter(run=run, last_step__gt=step)
+    for series in beyond.exclude(name__startswith=measurements.SYSTEM):  # the machine's time never goes back
         metric_store.trim(series, step, run.fence)
     metrics = {series.name: metric_store.summary(series) for series in run.series.all()}
     best = measurements.best_validation(metrics)

@@ -6,7 +6,29 @@ from collections.abc import Mapping
 from typing import Any
 
 SCORE_SERIES = ("val/map", "val/top1")  # a run has one of them: what is measured each epoch and ranks it
+SYSTEM = "system/"  # begins the names of what the machine does; their step is a second since the run's start
+UNITS = {
+    "throughput": "samples/s",
+    "cpu": "%",
+    "memory": "bytes",
+    "engine_memory": "bytes",
+    "utilisation": "%",
+    "temperature": "°C",
+    "power": "W",
+}
 Measured = Mapping[str, Any] | None
+
+
+def of_training(series: str) -> bool:
+    """Whether its step is one of training, which goes back when the run does; the machine's time does not."""
+    return not series.startswith(SYSTEM)
+
+
+def unit(series: str) -> str:
+    """Of a series' values, where it is known: throughput's and the machine's."""
+    if series == "throughput" or not of_training(series):
+        return UNITS.get(series.rpartition("/")[2], "")
+    return ""
 
 
 def score(network: Measured) -> float | None:

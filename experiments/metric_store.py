@@ -7,7 +7,8 @@ covers it and no reader needs more than the chunks it shows.
 
 Values are stored as float64: a table or a download shows the very number the engine logged, and float32
 values cost little more, for zstd removes their zero bytes once the bytes are laid out plane by plane.
-NaN is a point like any other where points are exact; in a bucket it shows when nothing else is there.
+NaN and ±Inf are points like any other where points are exact; in a bucket they show when nothing else is
+there, and `Series.odd` says at every zoom where they are.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import zstandard
 from django.db import transaction
 from numpy.typing import NDArray
 
+from . import measurements, odd
 from .models import MetricChunk, Run, Series
 
 CHUNK = 4096
@@ -36,7 +38,7 @@ class Fenced(Exception):
 
 
 class Points(NamedTuple):
-    """Steps rising; NaN where there is no number; `wall` in Unix seconds."""
+    """Steps rising; any float64, NaN and ±Inf too; `wall` in Unix seconds."""
 
     step: I64
     value: F64
@@ -46,7 +48,7 @@ class Points(NamedTuple):
         return Points(self.step[part], self.value[part], self.wall[part])
 
     def lists(self) -> dict[str, list[Any]]:
-        """As the page's frames have them: {s: steps, v: values or None, w: wall}."""
+        """As the page's frames have them: {s: steps, v: values, None where not finite, w: wall}."""
         values = self.value.astype(object)
         values[~np.isfinite(self.value)] = None
         return {"s": self.step.tolist(), "v": values.tolist(), "w": self.wall.tolist()}
@@ -56,9 +58,9 @@ EMPTY = Points(np.empty(0, np.int64), np.empty(0), np.empty(0))
 
 
 def points(steps: Iterable[int], values: Iterable[float | None], wall: Iterable[float]) -> Points:
-    value = np.array([np.nan if v is None else v for v in values], np.float64)
-    value[~np.isfinite(value)] = np.nan
-    return Points(np.array(list(steps), np.int64), value, np.array(list(wall), np.float64))
+    """None is NaN."""
+    number, value, at = list(steps), list(values), list(wall)
+    return Points(np.array(number, np.int64), np.array(value, np.float64), np.array(at, np.float64))
 
 
 def join(parts: list[Points]) -> Points:
@@ -94,12 +96,14 @@ def decode(data: bytes | memoryview[int], first_step: int) -> Points:
 def _extremes(values: F64, starts: I64) -> I64:
     """For the buckets that begin at `starts`: the places of each one's minimum and maximum, in order.
 
-    Of equal values the first counts. A bucket of nothing but NaN gives its first point, twice.
+    Of equal values the first counts. What is not finite is passed over, for an infinity would hide the
+    largest number; a bucket of nothing else gives its first point, twice.
     """
     sizes = np.diff(np.append(starts, len(values)))
     bucket = np.repeat(np.arange(len(starts)), sizes)
-    low = np.where(np.isnan(values), np.inf, values)
-    high = np.where(np.isnan(values), -np.inf, values)
+    finite = np.isfinite(values)
+    low = np.where(finite, values, np.inf)
+    high = np.where(finite, values, -np.inf)
     at_low = np.flatnonzero(low == np.minimum.reduceat(low, starts)[bucket])
     at_high = np.flatnonzero(high == np.maximum.reduceat(high, starts)[bucket])
     # Of the places that hold a bucket's extreme, the first: they are sorted by bucket.
@@ -179,6 +183,7 @@ def append(run_id: int, fence: int, new: Mapping[str, Points]) -> dict[str, Seri
             writer = _Writer(touched[name].pk, fence, tails.get(touched[name].pk, {}), {})
             writer.append(0, block)
             chunks += writer.changed.values()
+            _note_odd(touched[name], block)
             _count_in(touched[name], block)
         _save(touched.values(), chunks)
     return touched
@@ -187,7 +192,9 @@ def append(run_id: int, fence: int, new: Mapping[str, Points]) -> dict[str, Seri
 def _series(run_id: int, names: Iterable[str]) -> dict[str, Series]:
     """The rows of these series; new ones are made. No other writer is here: the run is held."""
     found = {series.name: series for series in Series.objects.filter(run_id=run_id, name__in=list(names))}
-    missing = [Series(run_id=run_id, name=name) for name in names if name not in found]
+    missing = [
+        Series(run_id=run_id, name=name, unit=measurements.unit(name)) for name in names if name not in found
+    ]
     return found | {series.name: series for series in Series.objects.bulk_create(missing)}
 
 
@@ -213,7 +220,7 @@ def _tails(series: Iterable[Series]) -> dict[int, dict[int, tuple[int, Points]]]
 
 
 def _save(series: Iterable[Series], chunks: list[MetricChunk]) -> None:
-    Series.objects.bulk_update(list(series), ["count", "last_step", "last", "best", "min", "max"])
+    Series.objects.bulk_update(list(series), ["count", "last_step", "last", "best", "min", "max", "odd"])
     MetricChunk.objects.bulk_create(
         chunks,
         batch_size=100,
@@ -232,12 +239,18 @@ def better(name: str) -> str | None:
     return "min" if group == "loss" or kind == "loss" else None
 
 
+def _note_odd(series: Series, block: Points) -> None:
+    """Where `block`, which is about to be counted in, is not finite."""
+    reached = series.last_step if series.count else -1
+    series.odd = odd.added(series.odd, odd.ranges(block.step, block.value), reached, int(block.step[0]))
+
+
 def _count_in(series: Series, block: Points) -> None:
     """last, min, max and best after `block`, without reading what came before."""
     series.count += len(block.step)
     series.last_step = int(block.step[-1])
-    series.last = None if np.isnan(block.value[-1]) else float(block.value[-1])
-    finite = block.value[~np.isnan(block.value)]
+    series.last = float(block.value[-1]) if np.isfinite(block.value[-1]) else None
+    finite = block.value[np.isfinite(block.value)]
     if len(finite):
         low, high = float(finite.min()), float(finite.max())
         series.min = low if series.min is None else min(low, series.min)
@@ -271,6 +284,7 @@ def trim(series: Series, after_step: int, fence: int) -> None:
             last: Points = _fetch(series.pk, 0, count - 1, count)
             _count_in(series, last)
             series.count = count
+        series.odd = odd.until(series.odd, series.last_step) if count else []
         series.save()
 
 
@@ -285,7 +299,20 @@ def _cut(series: Series, level: int, size: int, fence: int) -> None:
 
 
 # --- Reading ----------------------------------------------------------------------------------------------
+class View(NamedTuple):
+    """What a chart shows of a series: every point (exact), or the minimum and maximum of each bucket."""
+
+    points: Points
+    exact: bool
+    odd: list[odd.Range]  # where the series is not finite within the window, drawn or not
+
+
 def read(series: Series, first: int | None = None, last: int | None = None, width: int = 1000) -> Points:
+    """The points of `view`."""
+    return view(series, first, last, width).points
+
+
+def view(series: Series, first: int | None = None, last: int | None = None, width: int = 1000) -> View:
     """The points of steps first … last for a chart of `width` pixels.
 
     All of them where they are at most 2 × width. Otherwise the minimum and the maximum of at most
@@ -294,11 +321,14 @@ def read(series: Series, first: int | None = None, last: int | None = None, widt
     """
     begin = 0 if first is None else _place(series, first)
     end = series.count if last is None else _place(series, last + 1)
-    if end <= begin:
-        return EMPTY
     width = max(1, width)
     if end - begin <= 2 * width:
-        return _fetch(series.pk, 0, begin, end)
+        found = _fetch(series.pk, 0, begin, end)
+        return View(found, True, odd.ranges(found.step, found.value))
+    return View(_envelope(series, begin, end, width), False, odd.between(series.odd, first, last))
+
+
+def _envelope(series: Series, begin: int, end: int, width: int) -> Points:
     level = _coarsest(end - begin, width)
     places, found = _collect(series.pk, level_sizes(series.count), begin, end, level)
     if not len(found.step):  # trimmed a moment ago

@@ -21,7 +21,7 @@ from django.db.models import Max
 
 from worker.distill.events import Checkpoint, Event, Log, Metrics, Phase, Progress, Resumed
 
-from . import checkpoints, lifecycle, measurements, metric_store, runspec, stream
+from . import checkpoints, lifecycle, measurements, metric_store, odd, runspec, stream
 from .database import AWAY, let_go
 from .journal import Journal
 from .metric_store import Fenced, Points
@@ -95,6 +95,8 @@ class Recorder:
             frame = frames.setdefault(name, {"s": [], "v": [], "w": []})
             for key, part in block.lists().items():
                 frame[key] += part
+            if marks := odd.marks(block.step, block.value):
+                frame["o"] = frame.get("o", []) + marks
 
     def _line(self, event: Log) -> None:
         self.line = number = self.line + 1
@@ -204,7 +206,7 @@ class Recorder:
             values["accuracy"] = measurements.best_validation(metrics)
         if not lifecycle.write(self.run_id, self.fence, **values):
             raise Fenced(f"attempt {self.fence} of run {self.run_id} may not write any more")
-        if new and not self.started:
+        if not self.started and any(measurements.of_training(name) for name in new):
             lifecycle.running(self.run_id, self.fence)
             transaction.on_commit(self._has_started)
         self._write_lines()

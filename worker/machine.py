@@ -1,15 +1,16 @@
-"""How busy the worker's machine is: processors, memory, disk, and its GPUs where `nvidia-smi` is there.
+"""How busy the worker's machine is: processors, memory, disk, and its GPUs where NVIDIA's driver is there.
 
-Asked with every heartbeat, so it is cheap: what takes a moment is kept for a while, and a tool that hangs
+Asked with every heartbeat, so it is cheap: what takes a moment is kept for a while, and a driver that hangs
 is left alone for longer. Bytes and percent, and nothing that is not known.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,11 @@ import psutil
 log = logging.getLogger(__name__)
 
 KEPT = 4.0  # seconds an answer is good for
-GPU_KEPT = 10.0
-GPU_REST = 300.0  # after it did not answer in time
-GPU_PATIENCE = 1.0
+GPU_REST = 300.0  # after there was none, or it did not come in time
+GPU_PATIENCE = 3.0  # a child has to start and to load the driver's library
+GPU_COMMAND = [sys.executable, "-m", "worker.gpus"]
+ROOT = Path(__file__).resolve().parents[1]
 ENGINE = "worker.distill"  # in the command line of every process that computes
-MIB = 1 << 20
-QUERY = "name,utilization.gpu,memory.used,memory.total"
 
 
 class Kept:
@@ -73,52 +73,42 @@ def _free(data: Path) -> int | None:
 
 def engine_memory() -> int:
     """Resident bytes of the engines this worker has: the one at work and the warm spare."""
-    total = 0
-    for child in psutil.Process().children(recursive=True):
-        try:
-            if any(ENGINE in word for word in child.cmdline()):
-                total += child.memory_info().rss
-        except psutil.Error:  # it has just ended
-            continue
-    return total
+    return sum(_resident(child) for child in psutil.Process().children(recursive=True) if _computes(child))
 
 
-def gpus() -> tuple[list[dict[str, Any]], float]:
-    """What `nvidia-smi` says of the GPUs this worker may use, and for how many seconds that is good."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return [], GPU_REST
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    command = [tool, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits", *(["-i", seen] if seen else [])]
+def memory_of(pid: int) -> int | None:
+    """Resident bytes of a process and all it started; None where it has ended."""
     try:
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=GPU_PATIENCE)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        log.warning("nvidia-smi did not answer (%s); asked again in %d s.", error, GPU_REST)
-        return [], GPU_REST
-    if asked.returncode:
-        return [], GPU_REST
-    rows = (line.split(", ") for line in asked.stdout.splitlines())
-    return [_gpu(row) for row in rows if len(row) == len(QUERY.split(","))], GPU_KEPT
-
-
-def _gpu(row: list[str]) -> dict[str, Any]:
-    name, busy, used, total = row
-    return {
-        "name": name,
-        "utilisation": _number(busy),
-        "memory_used": _bytes(used),
-        "memory_total": _bytes(total),
-    }
-
-
-def _number(text: str) -> float | None:
-    """None for what the driver does not tell: [N/A], [Not Supported]."""
-    try:
-        return float(text)
-    except ValueError:
+        process = psutil.Process(pid)
+        return _resident(process) + sum(map(_resident, process.children(recursive=True))) or None
+    except psutil.Error:
         return None
 
 
-def _bytes(mebibytes: str) -> int | None:
-    number = _number(mebibytes)
-    return None if number is None else int(number) * MIB
+def _computes(process: psutil.Process) -> bool:
+    try:
+        return any(ENGINE in word for word in process.cmdline())
+    except psutil.Error:  # it has just ended
+        return False
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def gpus() -> tuple[list[dict[str, Any]], float]:
+    """The GPUs this worker may use, see `worker.gpus.state`, and for how many seconds that is good."""
+    try:
+        asked = subprocess.run(
+            GPU_COMMAND, cwd=ROOT, capture_output=True, text=True, timeout=GPU_PATIENCE, check=True
+        )
+        found: list[dict[str, Any]] = json.loads(asked.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        log.warning("The GPUs' driver did not answer (%s); asked again in %d s.", error, GPU_REST)
+        return [], GPU_REST
+    except subprocess.CalledProcessError:  # there is none
+        return [], GPU_REST
+    return found, KEPT

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
+
+from django.conf import settings
 
 from experiments import checkpoints, lifecycle, publish, recorder, runspec
 from experiments.checkpoints import CheckpointsGone
@@ -14,6 +17,7 @@ from experiments.recorder import Recorder
 from worker import fitness
 from worker.distill.events import Event, Failed, Log, Result, Stopped
 from worker.driving import SPARE, Watch, drive, in_full, insist
+from worker.gauge import Gauge
 from worker.presence import draining, usage
 from worker.supervisor import Engine
 
@@ -57,7 +61,8 @@ def attempt(run: Run, worker: str) -> None:
     watch = Watch(worker, lambda: keep(run, worker), lambda: lifecycle.leave_wanted(run.pk))
     engine = SPARE.take("train", runspec.build(run).model_dump())
     try:
-        drive(engine, record.feed, record.tick, watch)
+        gauge = Gauge(run, engine.process.pid, settings.KDWEB_DATA, record.feed)
+        drive(engine, record.feed, _both(gauge.tick, record.tick), watch)
         if engine.ending is not None:
             _remember(record, engine.ending)
         if record.close(give_up=lambda: draining(worker)):
@@ -66,6 +71,14 @@ def attempt(run: Run, worker: str) -> None:
         engine.close()
         if not draining(worker):
             SPARE.refill()
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def tick() -> None:
+        first()
+        second()
+
+    return tick
 
 
 def keep(run: Run, worker: str) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import metric_store
+from experiments import metric_store, odd
 from experiments.metric_store import CHUNK, Fenced, Points
 from experiments.models import MetricChunk, Run, Series
 
@@ -116,6 +116,68 @@ def test_few_points_come_exactly_nan_included():
 def test_what_the_engine_sends_becomes_points():
     made = metric_store.points([1, 2, 3], [0.5, None, float("inf")], [1.0, 2.0, 3.0])
     assert made.lists() == {"s": [1, 2, 3], "v": [0.5, None, None], "w": [1.0, 2.0, 3.0]}
+    assert made.value.tolist()[2] == math.inf
+
+
+def brute_odd(step: np.ndarray, value: np.ndarray) -> list[list]:
+    """Neighbours of one kind as a range, said as plainly as possible."""
+    found: list[list] = []
+    open_one = None
+    for at, number in zip(step.tolist(), value.tolist(), strict=True):
+        kind = "" if math.isfinite(number) else "nan" if math.isnan(number) else str(number)
+        if kind and open_one and open_one[2] == kind:
+            open_one[1] = at
+        else:
+            open_one = [at, at, kind] if kind else None
+            found += [open_one] if open_one else []
+    return found
+
+
+def test_a_lone_nan_in_a_million_points_is_told_at_every_zoom(a_million):
+    values = a_million.copy()
+    values[123_456], values[777_777] = np.nan, -np.inf
+    series = stored(values, block=99_999)
+    assert (series.min, series.max) == (values[np.isfinite(values)].min(), 1e6)  # infinity is no extreme
+    nan, inf = [123_457, 123_457, "nan"], [777_778, 777_778, "-inf"]
+    for first, last, expected in [
+        (None, None, [nan, inf]), (1, 500_000, [nan]), (123_457, 123_457, [nan]), (123_458, 700_000, []),
+        (700_000, 800_000, [inf]), (777_700, 777_800, [inf]),
+    ]:  # fmt: skip
+        for width in (1, 100, 2_000):
+            assert metric_store.view(series, first, last, width).odd == expected
+    shown = metric_store.read(series, width=1)
+    assert np.isfinite(shown.value).all()  # the bucket of an infinity still shows its numbers
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2_500, 3_000, 3_001, 6_000, 10_000])
+def test_where_it_is_not_finite_stays_right_through_blocks_and_trims(keep):
+    values = np.random.default_rng(3).normal(size=10_000)
+    values[2_000:3_000] = np.nan
+    values[3_000:3_500], values[3_500:3_600], values[9_999] = np.inf, -np.inf, np.nan
+    series = stored(values, block=777, stride=3)
+    steps = 1 + 3 * np.arange(10_000)
+    assert series.odd == brute_odd(steps, values)
+    reached = 3 * keep - 1  # between two of its steps
+    metric_store.trim(series, after_step=reached, fence=1)
+    rest = slice(keep, None)
+    assert Series.objects.get(pk=series.pk).odd == brute_odd(steps[:keep], values[:keep])
+    metric_store.append(
+        series.run_id, 1, {"loss/total": Points(steps[rest], values[rest], steps[rest] * 1.0)}
+    )
+    assert Series.objects.get(pk=series.pk).odd == brute_odd(steps, values)
+
+
+def test_what_is_odd_everywhere_stays_small_and_marks_every_place():
+    values = np.arange(20_000.0)
+    values[::3], values[1_000::50] = np.nan, np.inf
+    series = stored(values, block=900)
+    assert 100 < len(series.odd) <= odd.MOST
+    assert [one[0] for one in series.odd] == sorted(one[0] for one in series.odd)
+    for first, last, kind in brute_odd(1 + np.arange(20_000), values):
+        assert any(a <= first and last <= b and k == kind for a, b, k in series.odd)
+    assert metric_store.view(series, 5_000, 5_100).odd == brute_odd(
+        np.arange(5_000, 5_101), values[4_999:5_100]
+    )  # near enough it is exact again
 
 
 def test_a_window_without_points_is_empty():
@@ -149,7 +211,7 @@ def test_trimming_leaves_exactly_what_an_undisturbed_series_has(a_million, keep)
     if keep:
         metric_store.append(trimmed.run_id, 1, {"loss/total": curve(values[keep:], first_step=keep + 1)})
     undisturbed = stored(values if keep else values[:0], run=again) if keep else Series(run=again)
-    for field in ("count", "last_step", "last", "best", "min", "max"):
+    for field in ("count", "last_step", "last", "best", "min", "max", "odd"):
         assert getattr(Series.objects.get(pk=trimmed.pk), field) == getattr(undisturbed, field), field
     kept = MetricChunk.objects.filter(series=trimmed).order_by("level", "seq")
     wanted = MetricChunk.objects.filter(series=undisturbed.pk).order_by("level", "seq") if keep else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from django.db import OperationalError, connection
 from experiments import checkpoints, lifecycle, metric_store, recorder, runspec, stream
 from experiments.models import Artifact, LogLine, Run, Series
 from experiments.recorder import Recorder
+from worker.distill import events
 from worker.distill.events import Checkpoint, Log, Metrics, Phase, Progress, Resumed
 
 from .make import a_running_run
@@ -88,6 +90,27 @@ def test_the_cursor_stands_behind_every_written_point(frames):
     record.close()
     assert Run.objects.get(pk=run.pk).live_cursor == "1-0"
     assert frames[0]["points"]["lr"] == {"s": [1, 2, 3, 4, 5], "v": [1, 2, 3, 4, 5], "w": [1, 2, 3, 4, 5]}
+
+
+def test_what_is_not_finite_reaches_store_frame_and_journal_unchanged(frames):
+    run = a_running_run()
+    record = Recorder(run)
+    values = [1.0, math.nan, math.inf, -math.inf]
+    said = Metrics(steps=[1, 2, 3, 4], wall=[0.0] * 4, values={"loss/total": values, "lr": [0.1] * 4})
+    record.feed(events.parse(said.model_dump_json()))  # as on the engine's pipe
+    with away():
+        assert not record.flush()
+    assert record.journal
+    assert record.close()
+    shown = frames[0]["points"]
+    assert shown["loss/total"]["v"] == [1.0, None, None, None]
+    assert shown["loss/total"]["o"] == [[2, "nan"], [3, "inf"], [4, "-inf"]]
+    assert "o" not in shown["lr"]
+    series = run.series.get(name="loss/total")
+    assert series.odd == [[2, 2, "nan"], [3, 3, "inf"], [4, 4, "-inf"]]
+    assert repr(metric_store.read(series).value.tolist()) == repr(values)
+    run.refresh_from_db()
+    assert run.metrics["loss/total"] == {"last": None, "best": 1.0, "min": 1.0, "max": 1.0, "step": 4}
 
 
 def test_frames_go_out_before_rows_are_written(frames):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 
 class Phase(BaseModel):
@@ -34,10 +34,13 @@ class Progress(BaseModel):
 
 
 class Metrics(BaseModel):
-    """A block of points: for each series the values at `steps` (same length). NaN travels as None.
+    """A block of points: for each series the values at `steps` (same length). None is NaN.
 
-    `wall` is the Unix time of each step. Engines send a block every ~0.2 s, not a line a step.
+    `wall` is the Unix time of each step. Engines send a block every ~0.2 s, not a line a step. NaN and ±Inf
+    are written as NaN, Infinity and -Infinity, which Python's and pydantic's parsers read.
     """
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
 
     type: Literal["metrics"] = "metrics"
     steps: list[int]

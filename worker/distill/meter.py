@@ -67,7 +67,7 @@ class Meter:
         bad = self._first_bad(columns)
         keep = len(self.steps) if bad is None else bad[0] + 1
         moving = {name: column for name, column in self.plain.items() if len(set(column)) > 1 or name == "lr"}
-        values = {name: [_finite(x) for x in column[:keep]] for name, column in (columns | moving).items()}
+        values = {name: column[:keep] for name, column in (columns | moving).items()}
         self.report(Metrics(steps=self.steps[:keep], wall=self.wall[:keep], values=values))
         if bad is not None:
             row, name, value = bad
@@ -98,7 +98,7 @@ class Meter:
 
     def point(self, step: int, values: dict[str, float]) -> None:
         """Values that are not measured at every step."""
-        block = {name: [_finite(value)] for name, value in values.items()}
+        block = {name: [value] for name, value in values.items()}
         self.report(Metrics(steps=[step], wall=[time.time()], values=block))
 
     def _first_bad(self, columns: dict[str, list[float]]) -> tuple[int, str, float] | None:
@@ -128,7 +128,3 @@ class Muted(Meter):
 
     def point(self, step: int, values: dict[str, float]) -> None:
         """Nothing."""
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
