@@ -74,7 +74,7 @@ def subjects_of(runs: list[Run], seen: list[str]) -> list[charts.Subject]:
             varying[run_id].add(name)
     for item in seen:
         run_text, _, name = item.partition(":")
-        if run_text.isdecimal() and charts.wants(name):
+        if run_text.isdecimal() and name:
             names[int(run_text)].add(name)
     return [
         charts.Subject(run, tuple(sorted(names[run.pk])), frozenset(varying[run.pk]), _parts.colour(place))
