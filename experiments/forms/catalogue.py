@@ -8,14 +8,18 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.conf import settings
+from django.utils.text import format_lazy
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from experiments.models import Architecture, Dataset, DatasetKind, Project, Student, Teacher, Upload
 from experiments.models.catalogue import Readiness
 
 from .schema import build_fields, check_values
 
-ARCHITECTURE_HELP = "Type to search, e.g. resnet8, torchvision/resnet18 or timm/vit_tiny_patch16_224."
-TAKEN = "“{}” is taken in this project. Choose another name."
+ARCHITECTURE_HELP = gettext_lazy(
+    "Type to search, e.g. resnet8, torchvision/resnet18 or timm/vit_tiny_patch16_224."
+)
 
 
 class ArchitectureField(forms.CharField):
@@ -31,8 +35,12 @@ class ArchitectureField(forms.CharField):
         architecture = Architecture.objects.filter(pk=key).first()
         if architecture is None:
             near = ", ".join(nearest_architectures(key))
-            hint = f" Did you mean {near}?" if near else " Is a worker running? It publishes the list."
-            raise forms.ValidationError(f"No architecture is called “{key}”.{hint}")
+            hint = _("Is a worker running? It publishes the list.")
+            if near:
+                hint = _("Did you mean %(names)s?") % {"names": near}
+            raise forms.ValidationError(
+                [_("No architecture is called “%(key)s”.") % {"key": key} + f" {hint}"]
+            )
         return architecture
 
 
@@ -47,8 +55,10 @@ class InProjectForm(forms.Form):
     """A form that makes something with a name that is unique in its project."""
 
     makes: ClassVar[type[Dataset] | type[Student] | type[Teacher]]
-    name = forms.CharField(max_length=100)
-    description = forms.CharField(required=False, widget=forms.Textarea(attrs={"rows": 2}))
+    name = forms.CharField(max_length=100, label=gettext_lazy("Name"))
+    description = forms.CharField(
+        required=False, label=gettext_lazy("Description"), widget=forms.Textarea(attrs={"rows": 2})
+    )
     field_order: list[str] | None = None
 
     def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
@@ -58,29 +68,36 @@ class InProjectForm(forms.Form):
     def clean_name(self) -> str:
         name = str(self.cleaned_data["name"]).strip()
         if self.makes.objects.filter(project=self.project, name__iexact=name).exists():
-            raise forms.ValidationError(TAKEN.format(name))
+            raise forms.ValidationError(taken(name))
         return name
 
     def name_is_taken(self) -> None:
         """For the one who comes second when two send the same name at once."""
-        self.add_error("name", TAKEN.format(self.cleaned_data["name"]))
+        self.add_error("name", taken(self.cleaned_data["name"]))
+
+
+def taken(name: str) -> str:
+    return _("“%(name)s” is taken in this project. Choose another name.") % {"name": name}
 
 
 class StudentForm(InProjectForm):
     makes = Student
 
-    architecture = ArchitectureField()
+    architecture = ArchitectureField(label=gettext_lazy("Architecture"))
     pretrained = forms.BooleanField(
         required=False,
-        label="Begin with pretrained weights",
-        help_text="The library's own weights (torchvision, timm); needs a network on the worker.",
+        label=gettext_lazy("Begin with pretrained weights"),
+        help_text=gettext_lazy(
+            "The library's own weights (torchvision, timm); needs a network on the worker."
+        ),
     )
 
     def clean(self) -> dict[str, Any]:
         values = super().clean() or {}
         architecture = values.get("architecture")
         if values.get("pretrained") and architecture is not None and architecture.source == "kdweb":
-            self.add_error("pretrained", f"{architecture.key} has no pretrained weights. Leave this off.")
+            text = _("%(network)s has no pretrained weights. Leave this off.")
+            self.add_error("pretrained", text % {"network": architecture.key})
         return values
 
 
@@ -91,11 +108,11 @@ class DatasetForm(InProjectForm):
 
     source_folder = forms.CharField(
         required=False,
-        label="Folder on the server",
-        help_text="Where the files lie already. Empty: the worker downloads them.",
+        label=gettext_lazy("Folder on the server"),
+        help_text=gettext_lazy("Where the files lie already. Empty: the worker downloads them."),
     )
     SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-    HINT = "one folder a class, as .zip, .tar or .tar.gz"
+    HINT = gettext_lazy("one folder a class, as .zip, .tar or .tar.gz")
 
     def __init__(self, *args: Any, kind: DatasetKind, **kwargs: Any) -> None:
         self.kind = kind
@@ -103,7 +120,9 @@ class DatasetForm(InProjectForm):
         if kind.source == "bundled" or not settings.KDWEB_DATASET_ROOTS:
             del self.fields["source_folder"]
         elif kind.source == "upload":
-            self.fields["source_folder"].help_text = "Where the pictures lie already, instead of an upload."
+            self.fields["source_folder"].help_text = _(
+                "Where the pictures lie already, instead of an upload."
+            )
         self.option_fields = build_fields(kind.schema, prefix="option")
         self.fields.update(self.option_fields)
 
@@ -112,8 +131,11 @@ class DatasetForm(InProjectForm):
         if folder and not allowed_folder(folder):
             roots = ", ".join(map(str, settings.KDWEB_DATASET_ROOTS))
             raise forms.ValidationError(
-                f"“{folder}” is not below a folder the server may read ({roots}). "
-                "An administrator sets KDWEB_DATASET_ROOTS."
+                _(
+                    "“%(folder)s” is not below a folder the server may read (%(roots)s). "
+                    "An administrator sets KDWEB_DATASET_ROOTS."
+                )
+                % {"folder": folder, "roots": roots}
             )
         return folder
 
@@ -135,15 +157,19 @@ def allowed_folder(folder: str) -> bool:
 class TeacherUploadForm(InProjectForm):
     makes = Teacher
 
-    architecture = ArchitectureField(help_text="What the checkpoint is: " + ARCHITECTURE_HELP)
+    architecture = ArchitectureField(
+        label=gettext_lazy("Architecture"),
+        help_text=format_lazy("{} {}", gettext_lazy("What the checkpoint is."), ARCHITECTURE_HELP),
+    )
     dataset = forms.ModelChoiceField(
         Dataset.objects.none(),
-        empty_label="Choose a dataset",
-        help_text="What it classifies. It is evaluated on this dataset at once.",
+        label=gettext_lazy("Dataset"),
+        empty_label=gettext_lazy("Choose a dataset"),
+        help_text=gettext_lazy("What it classifies. It is evaluated on this dataset at once."),
     )
 
     SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-    HINT = "a state dict as .safetensors, .pt or .pth"
+    HINT = gettext_lazy("a state dict as .safetensors, .pt or .pth")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -155,17 +181,24 @@ def announced_file_problem(name: str, size: int, form: type[TeacherUploadForm] |
     """What is wrong with a file judged by name and size, or nothing. Its content is judged by a worker."""
     limit, free = settings.KDWEB_UPLOAD_LIMIT, shutil.disk_usage(settings.KDWEB_DATA).free
     if not name or "\0" in name:
-        return f"Choose a file: {form.HINT}."
+        return _("Choose a file: %(expected)s.") % {"expected": form.HINT}
     if not name.lower().endswith(form.SUFFIXES):
-        return f"“{name}” has another ending than expected. Send {form.HINT}."
+        text = _("“%(name)s” has another ending than expected. Send %(expected)s.")
+        return text % {"name": name, "expected": form.HINT}
     if size <= 0:
-        return f"“{name}” is empty. Choose another file."
+        return _("“%(name)s” is empty. Choose another file.") % {"name": name}
     if size > limit:
-        fix = "An administrator sets KDWEB_UPLOAD_LIMIT."
-        return f"“{name}” has {size:,} bytes; at most {limit:,} are allowed. {fix}"
+        text = _(
+            "“%(name)s” has %(size)s bytes; at most %(limit)s are allowed. "
+            "An administrator sets KDWEB_UPLOAD_LIMIT."
+        )
+        return text % {"name": name, "size": f"{size:,}", "limit": f"{limit:,}"}
     if size > free:
-        fix = "Ask an administrator for room."
-        return f"“{name}” has {size:,} bytes; the server's disk has {free:,} left. {fix}"
+        text = _(
+            "“%(name)s” has %(size)s bytes; the server's disk has %(free)s left. "
+            "Ask an administrator for room."
+        )
+        return text % {"name": name, "size": f"{size:,}", "free": f"{free:,}"}
     return ""
 
 

@@ -7,143 +7,126 @@ from typing import Any
 
 from django import forms
 from django.http import QueryDict
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from experiments import plan_facts
 from experiments.models import Architecture, Dataset, Experiment, Method, Project, Run, Student, Teacher
-from experiments.plan_parts import Problem, own_classes
+from experiments.plan_parts import Problem
 from experiments.planning import Plan
-from experiments.templatetags.kd import count, pct
+from experiments.templatetags.kd import count
 from worker.distill.spec import Mixing, Objective, Training
 
 from .schema import build_fields
+from .teachers import MoreTeachersField, TeacherBoxes, TeacherField, TeacherSelect, limits, why_not
 from .terms import EMPTY, TermForm, term_rows
 
 TRAINING_SCHEMA, MIXING_SCHEMA = Training.model_json_schema(), Mixing.model_json_schema()
 FIRST_TRAINING = ("epochs", "batch_size", "learning_rate", "seed")  # the rest lies under "more"
 MORE_TRAINING = {
-    "Optimiser": ("optimizer", "momentum", "weight_decay", "clip_norm", "accumulate", "ema_decay"),
-    "Schedule": ("schedule", "milestones", "step_factor", "warmup_epochs", "early_stop", "early_stop_metric"),
-    "Augmentation": ("augment", "views", "mixup", "cutmix"),
-    "Precision": ("precision",),
+    gettext_lazy("Optimiser"): (
+        "optimizer",
+        "momentum",
+        "weight_decay",
+        "clip_norm",
+        "accumulate",
+        "ema_decay",
+    ),
+    gettext_lazy("Schedule"): (
+        "schedule",
+        "milestones",
+        "step_factor",
+        "warmup_epochs",
+        "early_stop",
+        "early_stop_metric",
+    ),
+    gettext_lazy("Augmentation"): ("augment", "views", "mixup", "cutmix"),
+    gettext_lazy("Precision"): ("precision",),
 }
 PURPOSES = [
-    ("distil", "Distil a student"),
-    ("control", "Train a student alone"),
-    ("teacher", "Train a teacher"),
+    ("distil", gettext_lazy("Distil a student")),
+    ("control", gettext_lazy("Train a student alone")),
+    ("teacher", gettext_lazy("Train a teacher")),
 ]
 PURPOSE_HELP = {
-    "distil": "A small network learns from a teacher.",
-    "control": "The same student without a teacher: what distillation is measured against.",
-    "teacher": "A large network that students can learn from.",
+    "distil": gettext_lazy("A small network learns from a teacher."),
+    "control": gettext_lazy("The same student without a teacher: what distillation is measured against."),
+    "teacher": gettext_lazy("A large network that students can learn from."),
 }
 CONTROLS = [
-    ("run", "Run the control too"),
-    ("none", "No control"),
+    ("run", gettext_lazy("Run the control too")),
+    ("none", gettext_lazy("No control")),
 ]
-
-
-class Teachers(forms.widgets.ChoiceWidget):
-    """Those that cannot teach on the chosen dataset are shown, greyed, with the reason; limits are said."""
-
-    refused: dict[int, str] = {}
-    limited: dict[int, str] = {}
-
-    def create_option(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        option: dict[str, Any] = super().create_option(*args, **kwargs)
-        key = getattr(option["value"], "value", option["value"])
-        if said := self.refused.get(key) or self.limited.get(key):
-            option["label"] = f"{option['label']} ({said})"
-        if key in self.refused:
-            option["attrs"]["disabled"] = True
-        return option
-
-
-class TeacherSelect(Teachers, forms.Select):
-    pass
-
-
-class TeacherBoxes(Teachers, forms.CheckboxSelectMultiple):
-    pass
-
-
-class TeacherLabel:
-    def label_from_instance(self, obj: Any) -> str:
-        parts = [obj.name, pct(obj.score), f"{count(obj.metrics.get('parameters'))} parameters"]
-        if obj.status == Teacher.Status.PREPARING:
-            return f"{obj.name} · in the making"
-        return " · ".join(parts)
-
-
-class TeacherField(TeacherLabel, forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic at run time
-    pass
-
-
-class MoreTeachersField(TeacherLabel, forms.ModelMultipleChoiceField):  # type: ignore[type-arg]
-    pass
-
-
-def why_not(teacher: Teacher, dataset: Dataset | None) -> str:
-    """Why a teacher cannot teach on a dataset; empty if it can."""
-    if teacher.status == Teacher.Status.FAILED:
-        return "failed"
-    if dataset is None or teacher.dataset_id == dataset.pk or not dataset.classes:
-        return ""
-    if teacher.dataset.channels != dataset.channels:
-        return f"{teacher.dataset.channels} channels; {dataset.name} has {dataset.channels}"
-    return ""
-
-
-def limits(teacher: Teacher, dataset: Dataset | None) -> str:
-    """What a teacher of another label set cannot be used for; empty if there is nothing to say."""
-    if dataset is None or not own_classes(teacher, dataset):
-        return ""
-    return f"{teacher.dataset.num_classes} classes; {dataset.name} has {dataset.num_classes}: features only"
 
 
 class RunForm(forms.Form):
-    purpose = forms.ChoiceField(choices=PURPOSES, widget=forms.RadioSelect, initial="distil")
-    dataset = forms.ModelChoiceField(Dataset.objects.none(), empty_label="Choose a dataset")
+    purpose = forms.ChoiceField(
+        choices=PURPOSES, widget=forms.RadioSelect, initial="distil", label=gettext_lazy("Purpose")
+    )
+    dataset = forms.ModelChoiceField(
+        Dataset.objects.none(),
+        label=gettext_lazy("Dataset"),
+        empty_label=gettext_lazy("Choose a dataset"),
+    )
     teacher = TeacherField(
-        Teacher.objects.none(), required=False, empty_label="Choose a teacher", widget=TeacherSelect
+        Teacher.objects.none(),
+        required=False,
+        label=gettext_lazy("Teacher"),
+        empty_label=gettext_lazy("Choose a teacher"),
+        widget=TeacherSelect,
     )
     more_teachers = MoreTeachersField(
-        Teacher.objects.none(), required=False, label="Also learn from", widget=TeacherBoxes
+        Teacher.objects.none(), required=False, label=gettext_lazy("Also learn from"), widget=TeacherBoxes
     )
     network = forms.CharField(
         max_length=200,
         required=False,
-        label="Network",
-        help_text="A saved student, or any architecture: type to search.",
+        label=gettext_lazy("Network"),
+        help_text=gettext_lazy("A saved student, or any architecture: type to search."),
     )
     frozen_stages = forms.IntegerField(
         min_value=0,
         max_value=100,
         initial=0,
         required=False,
-        label="Frozen stages",
-        help_text="So many stages of the student, from the input on, keep their weights; the control's too.",
+        label=gettext_lazy("Frozen stages"),
+        help_text=gettext_lazy(
+            "So many stages of the student, from the input on, keep their weights; the control's too."
+        ),
     )
-    name = forms.CharField(max_length=120, required=False)
+    name = forms.CharField(max_length=120, required=False, label=gettext_lazy("Name"))
     experiment = forms.CharField(
         max_length=100,
         required=False,
-        help_text="A group of runs. A new name makes a new one.",
+        label=gettext_lazy("Experiment"),
+        help_text=gettext_lazy("A group of runs. A new name makes a new one."),
     )
-    task_weight = forms.FloatField(min_value=0, max_value=1e6, initial=1.0, label="Weight")
+    task_weight = forms.FloatField(min_value=0, max_value=1e6, initial=1.0, label=gettext_lazy("Weight"))
     label_smoothing = forms.FloatField(
-        min_value=0, max_value=0.99, initial=0.0, required=False, help_text="0 for none."
+        min_value=0,
+        max_value=0.99,
+        initial=0.0,
+        required=False,
+        label=gettext_lazy("Label smoothing"),
+        help_text=gettext_lazy("0 for none."),
     )
     class_weights = forms.ChoiceField(
-        choices=[("none", "none"), ("balanced", "balanced")],
+        choices=[("none", gettext_lazy("none")), ("balanced", gettext_lazy("balanced"))],
         initial="none",
         required=False,
-        label="Class weights",
-        help_text="balanced: rare classes count more in the task loss.",
+        label=gettext_lazy("Class weights"),
+        help_text=gettext_lazy("balanced: rare classes count more in the task loss."),
     )
     seeds = forms.IntegerField(
-        min_value=1, max_value=20, initial=1, label="Runs", help_text="Each with the next seed."
+        min_value=1,
+        max_value=20,
+        initial=1,
+        label=gettext_lazy("Runs"),
+        help_text=gettext_lazy("Each with the next seed."),
     )
-    control = forms.ChoiceField(choices=CONTROLS, initial="run", required=False)
+    control = forms.ChoiceField(
+        choices=CONTROLS, initial="run", required=False, label=gettext_lazy("Control")
+    )
     submission = forms.UUIDField(widget=forms.HiddenInput, required=False)
     parent = forms.ModelChoiceField(Run.objects.none(), required=False, widget=forms.HiddenInput)
 
@@ -161,8 +144,8 @@ class RunForm(forms.Form):
         self.fields |= build_fields(TRAINING_SCHEMA, prefix="training")
         self.fields |= build_fields(MIXING_SCHEMA, prefix="mixing")
         self.fields["mixing-kind"].label, self.fields["mixing-weights"].label = (
-            "Mixed by",
-            "Teachers' weights",
+            _("Mixed by"),
+            _("Teachers' weights"),
         )
         if data is not None:
             rows = [row for row in data.getlist("term") if row.isalnum()][:16]
@@ -222,13 +205,13 @@ class RunForm(forms.Form):
     def more_training(self) -> dict[str, list[Any]]:
         """The other fields by group; what the engine has that no group names comes last."""
         groups = {
-            title: [self[f"training-{name}"] for name in names] for title, names in MORE_TRAINING.items()
+            str(title): [self[f"training-{name}"] for name in names] for title, names in MORE_TRAINING.items()
         }
         placed = {*FIRST_TRAINING, *(name for names in MORE_TRAINING.values() for name in names)}
         rest = [self[f"training-{name}"] for name in self.training_names if name not in placed]
-        groups["Task loss"] = [self["label_smoothing"], self["class_weights"]]
-        groups["Transfer"] = [self["frozen_stages"]]
-        return groups | ({"Further": rest} if rest else {})
+        groups[_("Task loss")] = [self["label_smoothing"], self["class_weights"]]
+        groups[_("Transfer")] = [self["frozen_stages"]]
+        return groups | ({_("Further"): rest} if rest else {})
 
     @property
     def more_has_errors(self) -> bool:
@@ -352,11 +335,14 @@ def _shown_objective(plan: Plan | None) -> Objective:
 def networks(project: Project, text: str = "") -> list[tuple[str, str]]:
     """(value, label) for the network's suggestions: the project's students first, then architectures."""
     students = Student.objects.filter(project=project, name__icontains=text).select_related("architecture")
-    found = [(student.name, f"saved student, {student.architecture_id}") for student in students[:20]]
+    found = [
+        (student.name, _("saved student, %(network)s") % {"network": student.architecture_id})
+        for student in students[:20]
+    ]
     architectures = Architecture.objects.all()
     for word in text.split():
         architectures = architectures.filter(key__icontains=word)
     if not text:
         architectures = architectures.filter(source="kdweb")
     order = architectures.order_by("source", "parameters", "key")[:60]
-    return found + [(row.key, f"{count(row.parameters)} parameters") for row in order]
+    return found + [(row.key, _("%(n)s parameters") % {"n": count(row.parameters)}) for row in order]

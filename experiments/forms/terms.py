@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from experiments.models import Method
 from experiments.plan_layers import Pairs
@@ -20,8 +22,8 @@ EMPTY: tuple[Any, ...] = (None, "", [])
 class TermForm(forms.Form):
     """A row of the objective. Fields: method, weight, s-… of the schedule, p-… that the method declares."""
 
-    method = forms.ChoiceField()
-    weight = forms.FloatField(min_value=0, max_value=1e6, initial=1.0)
+    method = forms.ChoiceField(label=gettext_lazy("Method"))
+    weight = forms.FloatField(min_value=0, max_value=1e6, initial=1.0, label=gettext_lazy("Weight"))
 
     def __init__(
         self, row: str, methods: dict[str, Method], data: Any = None, term: Term | None = None
@@ -31,9 +33,9 @@ class TermForm(forms.Form):
         super().__init__(data, prefix=f"t{row}")
         asked = data.get(f"t{row}-method") if data is not None else term.method if term else None
         self.about = methods.get(asked or "") or next(iter(methods.values()), None)
-        choices = [(key, method.title) for key, method in methods.items()]
+        choices = [(key, _(method.title)) for key, method in methods.items()]
         if asked and asked not in methods:
-            choices.insert(0, (asked, f"{asked} (not offered)"))
+            choices.insert(0, (asked, _("%(method)s (not offered)") % {"method": asked}))
         self.fields["method"].choices = choices  # type: ignore[attr-defined]
         self.fields["weight"].widget.attrs |= {"step": "any", "inputmode": "decimal"}
         schema = self.about.schema if self.about else {}

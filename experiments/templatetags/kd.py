@@ -28,6 +28,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import get_language, gettext_lazy, ngettext, pgettext, to_locale
 from django.utils.translation import gettext as _
 
+from experiments.states import STATUS_LIKE, STATUSES
 from kdweb.version import version
 
 register = template.Library()
@@ -36,60 +37,6 @@ NOTHING = "–"
 NBSP = "\u00a0"
 MINUS = "\u2212"
 SERIES_COLOURS = 20
-STATUSES: dict[str, Promise] = {
-    "draft": gettext_lazy("Draft"),
-    "queued": gettext_lazy("Queued"),
-    "preparing": gettext_lazy("Preparing"),
-    "running": gettext_lazy("Running"),
-    "paused": gettext_lazy("Paused"),
-    "succeeded": gettext_lazy("Succeeded"),
-    "failed": gettext_lazy("Failed"),
-    "cancelled": gettext_lazy("Cancelled"),
-    "lost": gettext_lazy("Lost"),
-    "pausing": gettext_lazy("Pausing"),
-    "stopping": gettext_lazy("Stopping"),
-    "at work": gettext_lazy("At work"),
-    "handed back": gettext_lazy("Handed back"),
-    "crashed": gettext_lazy("Crashed"),
-    "hung": gettext_lazy("Hung"),
-    "ready": gettext_lazy("Ready"),
-    "online": gettext_lazy("Online"),
-    "offline": gettext_lazy("Silent"),
-    "drained": gettext_lazy("Drained"),
-    "draining": gettext_lazy("Draining"),
-    "in trouble": gettext_lazy("Out of rotation"),
-    "fine": gettext_lazy("Fine"),
-    "warning": gettext_lazy("Look at it"),
-    "broken": gettext_lazy("Broken"),
-    "waiting": gettext_lazy("Waiting"),
-    "receiving": gettext_lazy("Receiving"),
-    "checking": gettext_lazy("Checking"),
-    "done": gettext_lazy("Done"),
-    "refused": gettext_lazy("Refused"),
-}
-# States that are not a run's own share shape and colour with the run state they resemble.
-STATUS_LIKE = {
-    "ready": "succeeded",
-    "done": "succeeded",
-    "online": "succeeded",
-    "offline": "lost",
-    "drained": "paused",
-    "draining": "paused",
-    "in trouble": "failed",
-    "fine": "succeeded",
-    "warning": "lost",
-    "broken": "failed",
-    "pausing": "paused",
-    "stopping": "cancelled",
-    "at work": "running",
-    "handed back": "queued",
-    "crashed": "failed",
-    "hung": "failed",
-    "waiting": "queued",
-    "receiving": "preparing",
-    "checking": "preparing",
-    "refused": "failed",
-}
 
 
 # Numbers
@@ -267,7 +214,10 @@ register.filter("ordinal", ordinal)  # a place in a row: 1st, 12th
 @register.filter
 def spoken(text: object) -> str:
     """What is kept in English (what workers publish, a stored sentence) in the reader's language."""
-    return _(str(text)) if text else ""
+    english = str(text or "")
+    said = _(english) if english else ""
+    head, colon, rest = english.partition(": ")
+    return f"{_(head)}{colon}{spoken(rest)}" if said == english and rest and head else said
 
 
 @register.filter
