@@ -7,4 +7,4 @@ class ExperimentsConfig(AppConfig):
     verbose_name = "Experiments"
 
     def ready(self) -> None:
-        from . import files  # noqa: F401 - its receivers remove the files of deleted rows
+        from . import files, run_values  # noqa: F401 - their receivers follow rows that are deleted

@@ -19,7 +19,7 @@ from django.db.models import Exists, F, Max, Q
 from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext as _
 
-from . import fair_queue, measurements, queue, stream
+from . import fair_queue, measurements, queue, run_values, stream
 from .models import Artifact, Attempt, Run, RunEvent, Teacher
 from .models.catalogue import Readiness
 
@@ -301,6 +301,8 @@ def succeed(run_id: int, fence: int, result: dict[str, Any]) -> bool:
         values["step"] = values["total_steps"] = steps
     with transaction.atomic():
         done = _change(run_id, S.SUCCEEDED, Q(fence=fence), "Finished.", **values, **FREE)
+        if done:
+            run_values.ended(run_id)
         return done and _end_attempt(run_id, fence, Outcome.SUCCEEDED)
 
 

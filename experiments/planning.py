@@ -10,7 +10,7 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import IntegrityError, transaction
 from pydantic import Field, ValidationError
 
-from experiments import lifecycle, plan_checks, plan_facts, queue
+from experiments import lifecycle, plan_checks, plan_facts, queue, run_values
 from experiments.forms.schema import with_defaults
 from experiments.models import (
     Architecture,
@@ -286,6 +286,7 @@ def _start(run: Run, owner: User, more_teachers: Iterable[Teacher] = ()) -> Run:
     RunTeacher.objects.bulk_create(
         RunTeacher(run=run, teacher=teacher, place=place) for place, teacher in enumerate(more_teachers)
     )
+    run_values.made(run)
     lifecycle.submit(run, owner)
     return run
 

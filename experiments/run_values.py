@@ -7,32 +7,29 @@ is made, when it ends, and when what it is compared with ends. Keys are what peo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from django.db import transaction
 from django.db.models import Q
+from django.db.models.signals import pre_delete
+from django.dispatch import receiver
 
+from . import measurements
 from .models import Run, RunValue
 
 Value = float | str
 # Of a result's network: what has a column of its own, or is no number to rank by.
 ELSEWHERE = {"score", "top1", "map", "parameters", "bytes", "flops", "latency_p50_ms", "throughput_batch"}
-COMPARED = {
-    "teacher_acc": "teacher_accuracy",
-    "delta": "delta_teacher",
-    "gain": "gain",
-    "gap_closed": "gap_closed",
-}
-RATIOS = {
+RATIOS = {  # teacher ÷ student
     "ratio": "parameters",
     "ratio_bytes": "bytes",
     "ratio_flops": "flops",
     "ratio_memory": "peak_memory",
-    "speed_up": "latency",
+    "speed_up": "latency_p50_ms",
 }
 OF_THE_CONTROL = ("gain", "gap_closed")
-NEEDED = ("dataset", "student", "teacher", "control")
+NEEDED = ("student", "teacher", "control")
 
 
 def parameters(run: Run) -> dict[str, Value]:
@@ -70,17 +67,37 @@ def results(run: Run) -> dict[str, Value]:
         for key, value in student.items()
         if key not in ELSEWHERE and isinstance(value, int | float) and not isinstance(value, bool)
     }
-    found |= {key: getattr(run, name) for key, name in COMPARED.items()}
-    ratios = run.compression() or _expected(run)
-    found |= {key: ratios.get(name) for key, name in RATIOS.items()}
+    found |= _compared(run) | _ratios(run)
     found["device"] = run.results.get("device")
     return {key: value for key, raw in found.items() if (value := _plain(raw)) is not None}
 
 
-def _expected(run: Run) -> dict[str, float]:
-    """Before both were measured in the run: the teacher's own number of parameters counts."""
-    theirs = run.teacher.metrics.get("parameters") if run.teacher else None
-    return {"parameters": theirs / run.parameters} if theirs and run.parameters else {}
+def _compared(run: Run) -> dict[str, float | None]:
+    """Against teacher and control, as `Run` says it; from fields alone, so that a migration can ask too."""
+    measured, control = run.status == "succeeded", run.control
+    teacher = measurements.score(run.results.get("teacher"))
+    if teacher is None and run.teacher is not None and run.teacher.dataset_id == run.dataset_id:
+        teacher = measurements.score(run.teacher.metrics)
+    found: dict[str, float | None] = {"teacher_acc": teacher}
+    if not measured or run.accuracy is None:
+        return found
+    if teacher is not None:
+        found["delta"] = run.accuracy - teacher
+    if control is not None and control.status == "succeeded" and control.accuracy is not None:
+        found["gain"] = gain = run.accuracy - control.accuracy
+        if teacher is not None and teacher > control.accuracy:
+            found["gap_closed"] = gain / (teacher - control.accuracy)
+    return found
+
+
+def _ratios(run: Run) -> dict[str, float]:
+    """Measured on both in the run; else the teacher's own parameters over the student's."""
+    teacher, student = run.results.get("teacher") or {}, run.results.get("student") or {}
+    both = {key: (teacher.get(cost), student.get(cost)) for key, cost in RATIOS.items()}
+    found = {key: theirs / ours for key, (theirs, ours) in both.items() if theirs and ours}
+    if not found and run.teacher and run.parameters and run.teacher.metrics.get("parameters"):
+        found["ratio"] = run.teacher.metrics["parameters"] / run.parameters
+    return found
 
 
 def _plain(value: Any) -> Value | None:
@@ -98,11 +115,11 @@ def _plain(value: Any) -> Value | None:
             return str(value)[:200]
 
 
-def rows(run: Run) -> Iterator[RunValue]:
-    """Needs dataset, student, teacher and control loaded."""
+def rows(run: Run, row: type[RunValue] = RunValue) -> Iterator[RunValue]:
+    """Needs student, teacher and control loaded."""
     for key, value in (parameters(run) | results(run)).items():
         number, text = (None, value) if isinstance(value, str) else (value, "")
-        yield RunValue(run_id=run.pk, key=key[:120], number=number, text=text)
+        yield row(run_id=run.pk, key=key[:120], number=number, text=text)
 
 
 def keep(condition: Q) -> None:
@@ -124,6 +141,7 @@ def ended(run_id: int) -> None:
     keep(Q(pk=run_id) | Q(control=run_id) | Q(teacher__made_by=run_id))
 
 
-def forget_controls(runs: Iterable[int]) -> None:
-    """Controls are about to be deleted: nothing is gained over them any more."""
-    RunValue.objects.filter(run__control__in=list(runs), key__in=OF_THE_CONTROL).delete()
+@receiver(pre_delete, sender=Run)
+def _forget_control(instance: Run, **_: Any) -> None:
+    """Nothing is gained over a control that is gone."""
+    RunValue.objects.filter(run__control=instance, key__in=OF_THE_CONTROL).delete()

@@ -29,6 +29,7 @@ class Migration(migrations.Migration):
                 ('name', models.CharField(max_length=60)),
                 ('query', models.TextField(blank=True, help_text='q=…&sort=…&columns=…, as it stands in the address.')),
                 ('shared', models.BooleanField(default=False, help_text='The whole project sees it.')),
+                ('first', models.BooleanField(default=False, help_text="Its owner's runs page begins with it.")),
             ],
             options={
                 'ordering': ['name'],
@@ -132,12 +133,16 @@ class Migration(migrations.Migration):
             field=models.ManyToManyField(related_name='tags', to='experiments.run'),
         ),
         migrations.AddIndex(
-            model_name='runvalue',
-            index=models.Index(fields=['key', 'number'], name='experiments_key_190519_idx'),
+            model_name='run',
+            index=models.Index(fields=['project', 'shelf', 'created', 'started', 'finished', 'name', 'status', 'silent_since', 'purpose', 'method_keys', 'accuracy', 'parameters', 'bytes', 'flops', 'latency_ms', 'architecture', 'student', 'teacher', 'control', 'dataset', 'owner', 'experiment'], name='faces_of_runs'),
         ),
         migrations.AddIndex(
             model_name='runvalue',
-            index=models.Index(fields=['key', 'text'], name='experiments_key_2520f2_idx'),
+            index=models.Index(fields=['key', 'run', 'number', 'text'], name='values_of_a_key'),
+        ),
+        migrations.AddIndex(
+            model_name='series',
+            index=models.Index(fields=['name', 'run', 'last', 'best', 'min', 'max'], name='summaries_of_a_metric'),
         ),
         migrations.AddConstraint(
             model_name='runvalue',

@@ -25,6 +25,10 @@ class Series(models.Model):
     class Meta:
         ordering = ["name"]
         constraints = [models.UniqueConstraint(fields=["run", "name"], name="one_series_a_name")]
+        # Runs are sorted by a metric from this alone.
+        indexes = [
+            models.Index(fields=["name", "run", "last", "best", "min", "max"], name="summaries_of_a_metric")
+        ]
 
     def __str__(self) -> str:
         return self.name

@@ -47,6 +47,7 @@ class SavedView(models.Model):
     name = models.CharField(max_length=60)
     query = models.TextField(blank=True, help_text="q=…&sort=…&columns=…, as it stands in the address.")
     shared = models.BooleanField(default=False, help_text="The whole project sees it.")
+    first = models.BooleanField(default=False, help_text="Its owner's runs page begins with it.")
 
     objects = InProjectQuerySet["SavedView"].as_manager()
 
@@ -72,7 +73,8 @@ class RunValue(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["run", "key"], name="one_value_a_key")]
-        indexes = [models.Index(fields=["key", "number"]), models.Index(fields=["key", "text"])]
+        # One key of all runs lies together, with its values: sorting and grouping read nothing else.
+        indexes = [models.Index(fields=["key", "run", "number", "text"], name="values_of_a_key")]
 
     def __str__(self) -> str:
         return f"{self.key} = {self.text or self.number}"
