@@ -16,6 +16,7 @@ from experiments.views import (
     home,
     language,
     live,
+    palette,
     projects,
     run,
     run_control,
@@ -24,6 +25,7 @@ from experiments.views import (
     students,
     tags,
     teachers,
+    trash,
     uploads,
     workers,
 )
@@ -57,11 +59,15 @@ runs_pages = [
     path("runs/<int:pk>/retry", run_control.run_retry, name="run_retry"),
     path("runs/<int:pk>/priority", run_control.run_priority, name="run_priority"),
     path("runs/<int:pk>/delete", run_control.run_delete, name="run_delete"),
+    path("runs/<int:pk>/purge", trash.run_purge, name="run_purge"),
     path("runs/<int:pk>/star", tags.run_star, name="run_star"),
     path("runs/<int:pk>/tags", tags.run_tags, name="run_tags"),
     path("runs/<int:pk>/notes", run_control.run_notes, name="run_notes"),
     path("runs/<int:pk>/log", run.run_log, name="run_log"),
     path("runs/<int:pk>/files/<int:artifact>", run.run_artifact, name="run_artifact"),
+    path("trash/", trash.trash, name="trash"),
+    path("trash/empty", trash.trash_empty, name="trash_empty"),
+    path("palette", palette.palette_search, name="palette"),
     path("compare/", compare.run_compare, name="run_compare"),
 ]
 

@@ -317,7 +317,7 @@ class Page:
 
 PAGES = (
     Page("home", gettext_lazy("Home"), "home", "g h", phone=True),
-    Page("run_list", gettext_lazy("Runs"), "runs", "g r", ("run_",), phone=True),
+    Page("run_list", gettext_lazy("Runs"), "runs", "g r", ("run_", "trash"), phone=True),
     Page("run_new", gettext_lazy("New run"), "plus", "n", phone=True),
     Page("run_compare", gettext_lazy("Compare"), "compare", "c", phone=True),
     Page("teacher_list", gettext_lazy("Teachers"), "teacher", "g t", ("teacher_",), starts_group=True),
