@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import metric_store, odd
+from experiments import chunks, metric_reader, metric_store, odd
 from experiments.metric_store import CHUNK, Fenced, Points
 from experiments.models import MetricChunk, Run, Series
 
@@ -97,8 +97,8 @@ def test_an_envelope_equals_the_one_made_from_all_points(a_million):
         (5, 299_999, 1),
     ):
         shown = metric_store.read(series, begin + 1, end, width)
-        level = metric_store._coarsest(end - begin, width)
-        covers = metric_store.coverage(level)
+        level = metric_reader.coarsest(end - begin, width)
+        covers = chunks.coverage(level)
         size = -(-(end - begin) // (width * covers)) * covers
         expected = [place + 1 for place in brute_extremes(values, begin, end, size)]
         assert shown.step.tolist() == expected
