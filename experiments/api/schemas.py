@@ -186,11 +186,14 @@ class Log(Schema):
 
 
 class Curve(Schema):
-    """Points of one series: steps, values (null: not a number), Unix times."""
+    """Points of one series: steps, values (null: not finite), Unix times; and where it is not finite within
+    the window, drawn or not: [first step, last step, "nan" | "inf" | "-inf"].
+    """
 
     s: list[int]
     v: list[float | None]
     w: list[float]
+    odd: list[tuple[int, int, str]]
 
 
 class RunSeries(Schema):

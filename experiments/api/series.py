@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterable
-from typing import Annotated, Any
+from typing import Annotated
 
 from asgiref.sync import sync_to_async
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from ninja import Router
 from pydantic import Field
 
@@ -14,7 +15,8 @@ from experiments import metric_store
 from experiments.models import Run, Series
 
 from . import access
-from .schemas import ManySeries, Message, RunSeries
+from .curve_text import answer, curve, mapping
+from .schemas import ManySeries, Message, RunSeries, State
 
 router = Router(tags=["series"])
 Width = Annotated[int, Field(ge=1, le=4_000)]
@@ -29,10 +31,10 @@ def read_series(
     first: Step | None = None,
     last: Step | None = None,
     width: Width = 1_000,
-) -> dict[str, Any]:
+) -> HttpResponse:
     """Curves of a run between two steps; all its series where none is named. No spike is ever left out."""
     run = access.run_of(request, run_id)
-    return curves_of([run], access.listed(names), first, last, width)[str(run.pk)]
+    return answer(request, curves_of([run], access.listed(names), first, last, width)[str(run.pk)])
 
 
 @router.get("/compare/series", response={200: ManySeries, 400: Message, 404: Message})
@@ -43,23 +45,33 @@ def compare_series(
     first: Step | None = None,
     last: Step | None = None,
     width: Width = 1_000,
-) -> dict[str, Any]:
+) -> HttpResponse:
     """The series `name` (or several, separated by commas) of several runs."""
-    return {"runs": curves_of(access.runs_of(request, runs), access.listed(name), first, last, width)}
+    curves = curves_of(access.runs_of(request, runs), access.listed(name), first, last, width)
+    return answer(request, mapping({"runs": mapping(curves)}))
 
 
 def curves_of(
     runs: list[Run], names: list[str], first: int | None, last: int | None, width: int
-) -> dict[str, dict[str, Any]]:
-    """The rows (and with them the live cursors) were read before the points: nothing can fall between."""
+) -> dict[str, str]:
+    """RunSeries of each run, as JSON.
+
+    The rows (and with them the live cursors) were read before the points: nothing can fall between.
+    """
     found = chosen(runs, names)
-    curves: dict[str, dict[str, Any]] = {
-        str(run.pk): {"cursor": run.live_cursor, "run": run, "series": {}} for run in runs
+    curves: dict[int, dict[str, str]] = {run.pk: {} for run in runs}
+    for series, view in zip(found, metric_store.views(found, first, last, width), strict=True):
+        curves[series.run_id][series.name] = curve(view)
+    return {
+        str(run.pk): mapping(
+            {
+                "cursor": json.dumps(run.live_cursor),
+                "run": State.from_orm(run).model_dump_json(),
+                "series": mapping(curves[run.pk]),
+            }
+        )
+        for run in runs
     }
-    for series in found:
-        points = metric_store.read(series, first, last, width)
-        curves[str(series.run_id)]["series"][series.name] = points.lists()
-    return curves
 
 
 def chosen(runs: list[Run], names: list[str]) -> list[Series]:
@@ -87,14 +99,12 @@ def as_csv(series: list[Series], filename: str) -> StreamingHttpResponse:
 
 
 async def csv_lines(series: Iterable[Series]) -> AsyncIterator[str]:
-    """A chunk at a time: a download of ten million points needs the memory of one chunk."""
+    """A chunk at a time: a download of ten million points needs the memory of one chunk. Values are written
+    in full, as Python, pandas and spreadsheets read them: 0.1, nan, inf, -inf.
+    """
     yield "run,series,step,value,wall\r\n"
     for one in series:
         chunks = metric_store.export(one)
         while (points := await sync_to_async(lambda chunks=chunks: next(chunks, None))()) is not None:
             rows = zip(points.step.tolist(), points.value.tolist(), points.wall.tolist(), strict=True)
-            yield "".join(f"{one.run_id},{one.name},{s},{number(v)},{w!r}\r\n" for s, v, w in rows)
-
-
-def number(value: float) -> str:
-    return "NaN" if value != value else repr(value)
+            yield "".join(f"{one.run_id},{one.name},{s},{v!r},{w!r}\r\n" for s, v, w in rows)

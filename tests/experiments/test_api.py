@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 from asgiref.sync import async_to_sync
@@ -15,6 +17,7 @@ from django.contrib.auth.models import User
 from django.test import AsyncClient, Client
 
 from experiments import metric_store, stream
+from experiments.metric_store import Points
 from experiments.models import LogLine, Membership, Project, Run
 
 from . import make
@@ -111,29 +114,53 @@ def test_a_run_says_what_it_is(ana: Client, run: Run) -> None:
 def test_points_are_exact_and_nan_is_null(ana: Client, run: Run) -> None:
     answer = get(ana, f"runs/{run.pk}/series?names=loss/total&first=690&last=710")
     curve = answer["series"]["loss/total"]
+    assert curve["odd"] == [[700, 700, "nan"]]
     assert curve["s"] == list(range(690, 711))
     assert curve["v"] == [None if step == 700 else 1 / step for step in range(690, 711)]
     assert curve["w"] == [1.7e9 + step for step in range(690, 711)]
     assert answer["cursor"] == "1700000000000-7"
 
 
-def test_a_narrow_chart_still_has_the_spike(ana: Client, run: Run) -> None:
-    curve = get(ana, f"compare/series?runs={run.pk}&name=loss/total&width=50")["runs"][str(run.pk)]["series"]
-    assert len(curve["loss/total"]["s"]) <= 102
-    assert max(v for v in curve["loss/total"]["v"] if v is not None) == 38.0
+def test_a_narrow_chart_still_has_the_spike_and_tells_of_the_nan(ana: Client, run: Run) -> None:
+    for width in (1, 7, 50):
+        answer = get(ana, f"compare/series?runs={run.pk}&name=loss/total&width={width}")
+        curve = answer["runs"][str(run.pk)]["series"]["loss/total"]
+        assert len(curve["s"]) <= 2 * width + 2
+        assert max(v for v in curve["v"] if v is not None) == 38.0
+        assert curve["odd"] == [[700, 700, "nan"]]
+
+
+def test_an_envelope_is_as_fine_as_its_chart_can_show(ana: Client, run: Run) -> None:
+    steps = np.arange(1, 20_001)
+    values = 1e6 + np.random.default_rng(0).uniform(0, 1e-3, len(steps))  # a plateau far from zero
+    block = Points(steps, values, 1.7e9 + steps * 0.5)
+    metric_store.append(run.pk, 1, {"val/loss": block})
+    curve = get(ana, f"runs/{run.pk}/series?names=val/loss&width=200")["series"]["val/loss"]
+    at = np.array(curve["s"]) - 1
+    assert np.abs(values[at] - curve["v"]).max() < 1e-3 / 1_000
+    assert np.abs(block.wall[at] - curve["w"]).max() <= 10_000 / 10_000
+
+
+def test_curves_travel_compressed_to_whoever_takes_them_so(ana: Client, run: Run) -> None:
+    path = f"/api/runs/{run.pk}/series"
+    plain, small = ana.get(path), ana.get(path, headers={"Accept-Encoding": "br, gzip"})
+    assert small["Content-Encoding"] == "gzip"
+    assert "Content-Encoding" not in plain
+    assert len(small.content) < len(plain.content) / 2
+    assert gzip.decompress(small.content) == plain.content
 
 
 def test_the_cursor_is_older_than_the_points(ana: Client, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Points and cursor that a worker writes while a request reads: the points may be newer, never older."""
-    read = metric_store.read
+    views = metric_store.views
 
-    def slow(*args: Any) -> metric_store.Points:
+    def slow(*args: Any) -> list[metric_store.View]:
         block = metric_store.points([1001], [0.5], [1.7e9])
         metric_store.append(run.pk, 1, {"loss/total": block})
         Run.objects.filter(pk=run.pk).update(live_cursor="1800000000000-0")
-        return read(*args)
+        return views(*args)
 
-    monkeypatch.setattr(metric_store, "read", slow)
+    monkeypatch.setattr(metric_store, "views", slow)
     assert get(ana, f"runs/{run.pk}/series")["cursor"] == "1700000000000-7"
 
 
@@ -151,7 +178,7 @@ def test_csv_holds_every_point_to_the_last_digit(run: Run) -> None:
     rows = list(csv.DictReader(io.StringIO(async_to_sync(download)())))
     assert [int(row["step"]) for row in rows] == list(range(1, 1001))
     assert float(rows[2]["value"]) == 1 / 3
-    assert rows[699]["value"] == "NaN"
+    assert rows[699]["value"] == "nan"
     assert rows[0]["series"] == "loss/total"
 
 
