@@ -21,6 +21,10 @@ import redis
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection, connections
 from django.db.models.functions import Now
+from django.utils.functional import Promise
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop, ngettext_lazy
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -37,12 +41,15 @@ FINE, WARNING, BROKEN = "fine", "warning", "broken"
 
 @dataclass(frozen=True)
 class Check:
-    """What was found of one part. `facts` are for machines: numbers, no names and no secrets."""
+    """What was found of one part. `facts` are for machines: numbers, no names and no secrets.
+
+    The words are lazy: a check runs in a thread of its own and is read in another, in its reader's language.
+    """
 
     name: str
     state: str
-    text: str
-    fix: str = ""
+    text: str | Promise
+    fix: str | Promise = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -52,7 +59,11 @@ def database() -> Check:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
     took = 1000 * (time.monotonic() - began)
-    return Check("database", FINE, f"Answers in {took:.1f} ms.", facts={"milliseconds": round(took, 1)})
+    return Check("database", FINE, _answers(took), facts={"milliseconds": round(took, 1)})
+
+
+def _answers(milliseconds: float) -> Promise:
+    return format_lazy(_("Answers in {ms} ms."), ms=f"{milliseconds:.1f}")
 
 
 def broker() -> Check:
@@ -63,25 +74,28 @@ def broker() -> Check:
     with client:
         client.ping()
     took = 1000 * (time.monotonic() - began)
-    return Check("broker", FINE, f"Answers in {took:.1f} ms.", facts={"milliseconds": round(took, 1)})
+    return Check("broker", FINE, _answers(took), facts={"milliseconds": round(took, 1)})
 
 
 def sweeping() -> Check:
     """The sweep finds dead workers and nudges what waits: without it nothing goes on by itself."""
     pulse = Pulse.objects.filter(name=sweep.NAME).annotate(now=Now()).first()
-    fix = (
+    fix = _(
         "Every worker and every web process sweeps: start one. If some are alive, look into their logs: the "
         "database may be read-only or its disk full."
     )
     if pulse is None:
-        return Check("sweep", BROKEN, "No sweep has ever happened.", fix, {"seconds": None})
+        return Check("sweep", BROKEN, _("No sweep has ever happened."), fix, {"seconds": None})
     age = pulse.now - pulse.at
     seconds = max(0.0, age.total_seconds())
     facts = {"seconds": round(seconds, 1)}
     if abs(age) > SWEEP_LATE:
-        text = f"No sweep for {_long(seconds)}: no worker and no web process sweeps."
+        text = format_lazy(
+            _("No sweep for {time}: no worker and no web process sweeps."), time=_long(seconds)
+        )
         return Check("sweep", BROKEN, text, fix, facts)
-    return Check("sweep", FINE, f"The last one was {seconds:.0f} s ago.", facts=facts)
+    text = format_lazy(_("The last one was {seconds} s ago."), seconds=round(seconds))
+    return Check("sweep", FINE, text, facts=facts)
 
 
 def workers() -> Check:
@@ -93,14 +107,17 @@ def workers() -> Check:
         "troubled": alive.exclude(trouble="").count(),
     }
     if not facts["alive"]:
-        fix = "Start one: `manage.py up`, or the worker container on a GPU machine."
-        return Check("workers", BROKEN, "No worker is alive: nothing trains.", fix, facts)
-    text = f"{facts['alive']} alive, {taking} of them {'takes' if taking == 1 else 'take'} runs."
+        fix = _("Start one: `manage.py up`, or the worker container on a GPU machine.")
+        return Check("workers", BROKEN, _("No worker is alive: nothing trains."), fix, facts)
+    said = ngettext_lazy(
+        "{alive} alive, {n} of them takes runs.", "{alive} alive, {n} of them take runs.", taking
+    )
+    text = format_lazy(said, alive=facts["alive"], n=taking)
     if facts["troubled"]:
-        text += f" {facts['troubled']} out of rotation."
-        return Check("workers", WARNING, text, "The Workers page says why.", facts)
+        text = format_lazy("{} {}", text, format_lazy(_("{n} out of rotation."), n=facts["troubled"]))
+        return Check("workers", WARNING, text, _("The Workers page says why."), facts)
     if not taking:
-        return Check("workers", WARNING, text, "All are drained: undrain one on the Workers page.", facts)
+        return Check("workers", WARNING, text, _("All are drained: undrain one on the Workers page."), facts)
     return Check("workers", FINE, text, facts=facts)
 
 
@@ -110,11 +127,20 @@ def queue() -> Check:
     oldest = could.now - could.queued if could else timedelta()
     facts = {"queued": waits, "oldest_startable_seconds": round(max(0.0, oldest.total_seconds()), 1)}
     if not waits:
-        return Check("queue", FINE, "Nothing waits.", facts=facts)
-    text = f"{waits} {'run waits' if waits == 1 else 'runs wait'}"
-    text += f", the oldest that could start for {_long(oldest.total_seconds())}." if could else "."
+        return Check("queue", FINE, _("Nothing waits."), facts=facts)
+    text = format_lazy(ngettext_lazy("{n} run waits.", "{n} runs wait.", waits), n=waits)
+    if could:
+        text = format_lazy(
+            ngettext_lazy(
+                "{n} run waits, the oldest that could start for {time}.",
+                "{n} runs wait, the oldest that could start for {time}.",
+                waits,
+            ),
+            n=waits,
+            time=_long(oldest.total_seconds()),
+        )
     if oldest > IDLE_LATE and Worker.objects.taking().filter(run=None).exists():
-        fix = "A worker is idle and does not take it: look into its log, and whether the broker answers."
+        fix = _("A worker is idle and does not take it: look into its log, and whether the broker answers.")
         return Check("queue", WARNING, text, fix, facts)
     return Check("queue", FINE, text, facts=facts)
 
@@ -122,9 +148,9 @@ def queue() -> Check:
 def disk() -> Check:
     free = shutil.disk_usage(settings.KDWEB_DATA).free
     facts = {"free": free, "floor": ROOM}
-    text = f"{free / 1e9:.1f} GB free in the data folder."
+    text = format_lazy(_("{size} GB free in the data folder."), size=f"{free / 1e9:.1f}")
     if free < ROOM:
-        fix = (
+        fix = _(
             "Delete runs or datasets, or make the disk larger. Runs that it paused go on by themselves then."
         )
         return Check("disk", BROKEN, text, fix, facts)
@@ -135,21 +161,30 @@ def migrations() -> Check:
     missing, newer = (len(names) for names in schema.misfit())
     facts = {"missing": missing, "newer": newer}
     if missing:
-        text = f"The database lacks {missing} migration{'s' if missing > 1 else ''} of this code."
-        return Check("migrations", BROKEN, text, "Run `manage.py prepare`.", facts)
+        said = ngettext_lazy(
+            "The database lacks {n} migration of this code.",
+            "The database lacks {n} migrations of this code.",
+            missing,
+        )
+        fix = _("Run `manage.py prepare`.")
+        return Check("migrations", BROKEN, format_lazy(said, n=missing), fix, facts)
     if newer:
-        text = "The database is newer than this web process's code."
-        return Check("migrations", BROKEN, text, "Update it and start it again.", facts)
-    return Check("migrations", FINE, "The database is as this code expects it.", facts=facts)
+        text = _("The database is newer than this web process's code.")
+        return Check("migrations", BROKEN, text, _("Update it and start it again."), facts)
+    return Check("migrations", FINE, _("The database is as this code expects it."), facts=facts)
 
 
-def _long(seconds: float) -> str:
+def _long(seconds: float) -> Promise:
     amount = max(0, round(seconds))
-    for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
+    for size, one, many in (
+        (86400, gettext_noop("{n} day"), gettext_noop("{n} days")),
+        (3600, gettext_noop("{n} hour"), gettext_noop("{n} hours")),
+        (60, gettext_noop("{n} minute"), gettext_noop("{n} minutes")),
+    ):
         if amount >= size:
             n = amount // size
-            return f"{n} {word}{'s' if n > 1 else ''}"
-    return f"{amount} s"
+            return format_lazy(_(one if n == 1 else many), n=n)
+    return format_lazy(_("{n} s"), n=amount)
 
 
 # --- Asking them ------------------------------------------------------------------------------------------
@@ -163,10 +198,10 @@ CHECKS: dict[str, Callable[[], Check]] = {
     "migrations": migrations,
 }
 FIXES = {
-    "broker": "Start Redis. Until then runs go on and what is new waits; nothing is lost.",
-    "disk": "Look whether the data folder is there and may be read.",
+    "broker": _("Start Redis. Until then runs go on and what is new waits; nothing is lost."),
+    "disk": _("Look whether the data folder is there and may be read."),
 }
-DATABASE_FIX = "Start the database. Until then runs go on and keep what they measure on their own disk."
+DATABASE_FIX = _("Start the database. Until then runs go on and keep what they measure on their own disk.")
 
 _pool = ThreadPoolExecutor(max_workers=len(CHECKS), thread_name_prefix="health")
 _pending: dict[str, Future[Check]] = {}
@@ -201,9 +236,12 @@ def _answer(name: str, future: Future[Check], ends: float) -> Check:
     try:
         return future.result(max(0.0, ends - time.monotonic()))
     except TooLate:
-        return Check(name, BROKEN, f"No answer within {PATIENCE:.0f} s.", fix)
+        text = format_lazy(_("No answer within {n} s."), n=round(PATIENCE))
+        return Check(name, BROKEN, text, fix)
     except (DatabaseError, InterfaceError, RedisError, OSError) as error:
         # The error's own words may hold an address or a user's name.
-        return Check(name, BROKEN, f"Does not answer ({type(error).__name__}).", fix)
+        text = format_lazy(_("Does not answer ({error})."), error=type(error).__name__)
+        return Check(name, BROKEN, text, fix)
     except Exception as error:
-        return Check(name, BROKEN, f"The check itself failed ({type(error).__name__}).", "Look at the log.")
+        text = format_lazy(_("The check itself failed ({error})."), error=type(error).__name__)
+        return Check(name, BROKEN, text, _("Look at the log."))

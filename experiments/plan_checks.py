@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from django.utils.translation import gettext as _
+
 from experiments import plan_teachers, plan_terms
 from experiments.models import ArchitectureProfile, Dataset, Worker
 from experiments.plan_parts import Parts, Problem, parameters
@@ -39,12 +41,16 @@ def dataset_is_ready(parts: Parts) -> Iterator[Problem]:
         yield Problem(
             "dataset",
             dataset.name,
-            f"its preparation failed: {dataset.error or 'no reason was recorded'}",
-            "Repair it on its page, or choose another dataset.",
+            _("its preparation failed: %(reason)s")
+            % {"reason": dataset.error or _("no reason was recorded")},
+            _("Repair it on its page, or choose another dataset."),
         )
     elif dataset.status != Dataset.Status.READY:
         yield Problem(
-            "dataset", dataset.name, "it is still being prepared.", "Start the run once the dataset is ready."
+            "dataset",
+            dataset.name,
+            _("it is still being prepared."),
+            _("Start the run once the dataset is ready."),
         )
 
 
@@ -62,15 +68,20 @@ def network_fits_image(parts: Parts) -> Iterator[Problem]:
             yield Problem(
                 name,
                 architecture.key,
-                f"the images of {dataset.name} are {dataset.height}×{dataset.width} pixels; "
-                f"{architecture.key} needs at least {least}×{least}.",
-                "Choose a network with fewer down-samplings, or a dataset with larger images.",
+                _("the images of %(dataset)s are %(size)s pixels; %(network)s needs at least %(least)s.")
+                % {
+                    "dataset": dataset.name,
+                    "size": f"{dataset.height}×{dataset.width}",
+                    "network": architecture.key,
+                    "least": f"{least}×{least}",
+                },
+                _("Choose a network with fewer down-samplings, or a dataset with larger images."),
             )
     for name, profile in (("architecture", parts.student_profile), ("teacher", parts.teacher_profile)):
         if profile and profile.status == ArchitectureProfile.Status.FAILED:
-            yield Problem(
-                name, profile.architecture_id, f"it cannot be built for {dataset.name}: {profile.error}"
-            )
+            text = _("it cannot be built for %(dataset)s: %(reason)s")
+            words = {"dataset": dataset.name, "reason": profile.error}
+            yield Problem(name, profile.architecture_id, text % words)
 
 
 def student_is_smaller(parts: Parts) -> Iterator[Problem]:
@@ -82,8 +93,9 @@ def student_is_smaller(parts: Parts) -> Iterator[Problem]:
         yield Problem(
             "architecture",
             parts.architecture.key,
-            f"the student has {student:,} parameters, its teacher {teacher:,}: nothing is compressed.",
-            "Choose a smaller student, unless you mean it.",
+            _("the student has %(student)s parameters, its teacher %(teacher)s: nothing is compressed.")
+            % {"student": f"{student:,}", "teacher": f"{teacher:,}"},
+            _("Choose a smaller student, unless you mean it."),
             level="warning",
         )
 
@@ -95,24 +107,24 @@ def objective_says_something(parts: Parts) -> Iterator[Problem]:
         yield Problem(
             "objective.task_weight",
             objective.task_weight,
-            "every weight of the objective is 0: there is nothing to learn.",
-            "Give the task loss or a term a weight above 0.",
+            _("every weight of the objective is 0: there is nothing to learn."),
+            _("Give the task loss or a term a weight above 0."),
         )
     if parts.with_teacher:
         if not any(term.weight for term in objective.terms) and objective.task_weight:
             yield Problem(
                 "objective.terms",
                 len(objective.terms),
-                "no term listens to the teacher: this run equals its control.",
-                "Add a term such as kd, or start it as a control.",
+                _("no term listens to the teacher: this run equals its control."),
+                _("Add a term such as kd, or start it as a control."),
                 level="warning",
             )
     elif objective.terms:
         yield Problem(
             "objective.terms",
             "+".join(term.method for term in objective.terms),
-            "a network trained alone has no teacher to learn from.",
-            "Remove the terms, or choose a teacher and distil.",
+            _("a network trained alone has no teacher to learn from."),
+            _("Remove the terms, or choose a teacher and distil."),
         )
 
 
@@ -122,32 +134,35 @@ def training_fits(parts: Parts) -> Iterator[Problem]:
         yield Problem(
             "training.warmup_epochs",
             training.warmup_epochs,
-            "warm-up fills the whole run.",
-            f"Make it less than the epochs ({training.epochs}).",
+            _("warm-up fills the whole run."),
+            _("Make it less than the epochs (%(n)s).") % {"n": training.epochs},
         )
     images = (parts.dataset.info.get("sizes") or {}).get("train") if parts.dataset else None
     if parts.dataset and images and training.batch_size > images:
         yield Problem(
             "training.batch_size",
             training.batch_size,
-            f"{parts.dataset.name} has only {images:,} training images.",
-            f"Use {images} or less.",
+            _("%(dataset)s has only %(n)s training images.")
+            % {"dataset": parts.dataset.name, "n": f"{images:,}"},
+            _("Use %(bound)s or less.") % {"bound": images},
         )
     if training.batch_size == 1:
         yield Problem(
             "training.batch_size",
             1,
-            "with one image there is nothing to normalise over, and methods that compare images with each "
-            "other learn nothing.",
-            "Use 2 or more; accumulate where memory is short.",
+            _(
+                "with one image there is nothing to normalise over, and methods that compare images with "
+                "each other learn nothing."
+            ),
+            _("Use 2 or more; accumulate where memory is short."),
             level="warning",
         )
     if training.views and not training.augment:
         yield Problem(
             "training.views",
             training.views,
-            "without augmentation all views of an image are the same.",
-            "Set it to 0, or switch augmentation on.",
+            _("without augmentation all views of an image are the same."),
+            _("Set it to 0, or switch augmentation on."),
             level="warning",
         )
 
@@ -161,8 +176,9 @@ def views_are_whole(parts: Parts) -> Iterator[Problem]:
             yield Problem(
                 f"training.{name}",
                 value,
-                f"{' and '.join(methods)} needs two views of each image, which mixing would blend.",
-                "Set it to 0, or remove the term.",
+                _("%(methods)s needs two views of each image, which mixing would blend.")
+                % {"methods": _(" and ").join(methods)},
+                _("Set it to 0, or remove the term."),
             )
 
 
@@ -176,15 +192,16 @@ def freezing_fits(parts: Parts) -> Iterator[Problem]:
         yield Problem(
             "frozen_stages",
             count,
-            f"{profile.architecture_id} has {len(profile.stages)} stages.",
-            f"Freeze at most {len(profile.stages)}: {stages}.",
+            _("%(network)s has %(n)s stages.")
+            % {"network": profile.architecture_id, "n": len(profile.stages)},
+            _("Freeze at most %(n)s: %(stages)s.") % {"n": len(profile.stages), "stages": stages},
         )
     elif not (parts.student and parts.student.pretrained):
         yield Problem(
             "frozen_stages",
             count,
-            "this student begins with random weights: frozen, they stay random.",
-            "Choose a saved student that begins with pretrained weights, or freeze nothing.",
+            _("this student begins with random weights: frozen, they stay random."),
+            _("Choose a saved student that begins with pretrained weights, or freeze nothing."),
             level="warning",
         )
 
@@ -194,7 +211,7 @@ def somebody_works(parts: Parts) -> Iterator[Problem]:
         yield Problem(
             "worker",
             0,
-            "no worker is alive: the run will wait in the queue.",
-            "Start one with `manage.py up` here, or the worker container on a GPU machine.",
+            _("no worker is alive: the run will wait in the queue."),
+            _("Start one with `manage.py up` here, or the worker container on a GPU machine."),
             level="warning",
         )

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
 from experiments import plan_layers
 from experiments.models import ArchitectureProfile
 from experiments.plan_parts import Parts, layer_parameters, own_classes, parameters
 from worker.distill.spec import Objective, Schedule, SpecError, Term, hinton, two_part
 
 PRESETS = {
-    "kd": "Hinton KD",
-    "fitnet": "FitNet + KD",
-    "two_part": "Two-part",
-    "task": "Task loss only",
+    "kd": gettext_lazy("Hinton KD"),
+    "fitnet": gettext_lazy("FitNet + KD"),
+    "two_part": gettext_lazy("Two-part"),
+    "task": gettext_lazy("Task loss only"),
 }
 PRESET_HELP = {
-    "kd": "L = (1−α)·CE + α·KD: the teacher's softened outputs beside the labels.",
-    "fitnet": "L = (1−α)·CE + α·KD + hints from a hidden layer of the teacher.",
-    "two_part": "L = α·L_feature + (1−α)·L_output: hidden layers through a learned map, then outputs.",
-    "task": "L = CE: the labels alone.",
+    "kd": gettext_lazy("L = (1−α)·CE + α·KD: the teacher's softened outputs beside the labels."),
+    "fitnet": gettext_lazy("L = (1−α)·CE + α·KD + hints from a hidden layer of the teacher."),
+    "two_part": gettext_lazy(
+        "L = α·L_feature + (1−α)·L_output: hidden layers through a learned map, then outputs."
+    ),
+    "task": gettext_lazy("L = CE: the labels alone."),
 }
 DEFAULT_ALPHA = {"kd": 0.9, "fitnet": 0.9, "two_part": 0.5, "task": 0.5}
 SYMBOLS = {"temperature": "T", "alpha": "α", "beta": "β", "gamma": "γ"}
@@ -84,7 +89,7 @@ def propose_name(parts: Parts) -> str:
     dataset = f" on {parts.dataset.name}" if parts.dataset else ""
     if not parts.with_teacher:
         return f"{student}{dataset}" if parts.purpose == "teacher" else f"{student} alone{dataset}"
-    teacher = " + ".join(teacher.name for _, teacher in parts.teachers) or "teacher"
+    teacher = " + ".join(teacher.name for _field, teacher in parts.teachers) or "teacher"
     methods = "+".join(term.method for term in parts.objective.terms) or "no term"
     return f"{student} ← {teacher} · {methods}"
 
@@ -94,20 +99,26 @@ def facts(parts: Parts) -> list[str]:
     lines = []
     if parts.dataset and parts.dataset.classes:
         shape = f"{parts.dataset.channels}×{parts.dataset.height}×{parts.dataset.width}"
-        lines.append(f"{parts.dataset.name}: {parts.dataset.num_classes} classes, images {shape}")
+        text = _("%(dataset)s: %(n)s classes, images %(shape)s")
+        words = {"dataset": parts.dataset.name, "n": parts.dataset.num_classes, "shape": shape}
+        lines.append(text % words)
     if parts.teacher and parts.dataset and not own_classes(parts.teacher, parts.dataset):
         if parts.teacher.dataset.num_classes == parts.dataset.num_classes:
-            lines.append(f"Teacher and dataset agree on {parts.dataset.num_classes} classes")
+            lines.append(_("Teacher and dataset agree on %(n)s classes") % {"n": parts.dataset.num_classes})
     elif parts.teacher and not parts.needs("logits"):
-        classes = parts.teacher.dataset.num_classes
-        lines.append(f"{parts.teacher.name} has {classes} classes of its own: its features teach")
+        text = _("%(teacher)s has %(n)s classes of its own: its features teach")
+        lines.append(text % {"teacher": parts.teacher.name, "n": parts.teacher.dataset.num_classes})
     if parts.teacher and parts.more_teachers and parts.needs("features"):
-        lines.append(f"Layers are compared with those of {parts.teacher.name}; answers are mixed of all")
+        text = _("Layers are compared with those of %(teacher)s; answers are mixed of all")
+        lines.append(text % {"teacher": parts.teacher.name})
     if sizes := parameters(parts):
         student, teacher = sizes
-        lines.append(f"{teacher:,} → {student:,} parameters: {teacher / student:.3g}× smaller")
+        text = _("%(teacher)s → %(student)s parameters: %(ratio)s smaller")
+        ratio = f"{teacher / student:.3g}×"
+        lines.append(text % {"teacher": f"{teacher:,}", "student": f"{student:,}", "ratio": ratio})
     elif parts.student_profile and parts.student_profile.parameters:
-        lines.append(f"{parts.student_profile.parameters:,} parameters at this input")
+        text = _("%(n)s parameters at this input")
+        lines.append(text % {"n": f"{parts.student_profile.parameters:,}"})
     return [*lines, *pairs(parts)]
 
 
@@ -121,7 +132,7 @@ def pairs(parts: Parts) -> list[str]:
             shown = [f"{plan_layers.shown(a)} ↔ {plan_layers.shown(b)}" for a, b in found]
             lines.append(f"{term.method}: {', '.join(shown)}")
         elif waits and layer_parameters(parts.methods.get(term.method)):
-            lines.append(f"{term.method}: a worker is listing the layers")
+            lines.append(_("%(method)s: a worker is listing the layers") % {"method": term.method})
     return lines
 
 

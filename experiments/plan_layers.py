@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from django.utils.translation import gettext as _
+
 from experiments.models import ArchitectureProfile, Method
 from experiments.plan_parts import Parts, layer_parameters
 from worker.distill.pairing import Layer, layout, propose_pair, propose_pairs, stages
@@ -58,8 +60,9 @@ def pairs(term: Term, method: Method | None, nets: Networks) -> Pairs:
     ours, hints = chosen["student"], chosen["teacher"]
     if several:
         if len(ours) != len(hints):
-            problem = f"{len(ours)} layers of the student are named and {len(hints)} of the teacher."
-            fix = "Name as many on both sides, or none on both."
+            text = _("%(ours)s layers of the student are named and %(theirs)s of the teacher.")
+            problem = text % {"ours": len(ours), "theirs": len(hints)}
+            fix = _("Name as many on both sides, or none on both.")
             raise SpecError(parameter(sides, "student"), ", ".join(paths["student"]), problem, fix)
         return list(zip(ours, hints, strict=True)) or propose_pairs(nets.student, nets.teacher)
     if ours and hints:
@@ -82,7 +85,8 @@ def _find(layers: list[Layer], path: str, side: str, sides: dict[str, str]) -> L
     for layer in layers:
         if layer.path == path:
             return layer
-    raise SpecError(parameter(sides, side), path, f"the {side} has no layer of this path.")
+    ours, theirs = _("the student has no layer of this path."), _("the teacher has no layer of this path.")
+    raise SpecError(parameter(sides, side), path, ours if side == "student" else theirs)
 
 
 def unreadable(pair: tuple[Layer, Layer], side: int) -> Layer | None:
@@ -97,4 +101,4 @@ def unreadable(pair: tuple[Layer, Layer], side: int) -> Layer | None:
 
 def shown(layer: Layer) -> str:
     """layer2 (32×4×4)"""
-    return f"{layer.path} ({'×'.join(map(str, layer.shape)) or 'one number'})"
+    return f"{layer.path} ({'×'.join(map(str, layer.shape)) or _('one number')})"

@@ -6,6 +6,8 @@ import difflib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from django.utils.translation import gettext as _
+
 from experiments.models import Architecture, ArchitectureProfile, Dataset, Method, Run, Student, Teacher
 from worker.distill.spec import Mixing, Objective, Training
 
@@ -96,5 +98,6 @@ def closest(wrong: str, choices: list[str]) -> str:
     if not near:
         near = [choice for choice in choices if wrong and wrong.lower() in choice.lower()][:3]
     if near:
-        return f"Did you mean {', '.join(near)}?"
-    return f"Choose one of {', '.join(choices)}." if 0 < len(choices) <= 12 else ""
+        return _("Did you mean %(names)s?") % {"names": ", ".join(near)}
+    few = 0 < len(choices) <= 12
+    return _("Choose one of %(names)s.") % {"names": ", ".join(choices)} if few else ""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
 from experiments.models import Dataset, Teacher
 from experiments.plan_parts import Parts, Problem, own_classes
 
@@ -14,15 +17,16 @@ def teachers_are_ready(parts: Parts) -> Iterator[Problem]:
             yield Problem(
                 name,
                 teacher.name,
-                f"this teacher failed: {teacher.error or 'no reason was recorded'}",
-                "Choose a teacher that is ready, or train this one again.",
+                _("this teacher failed: %(reason)s")
+                % {"reason": teacher.error or _("no reason was recorded")},
+                _("Choose a teacher that is ready, or train this one again."),
             )
         elif teacher.status != Teacher.Status.READY:
             yield Problem(
                 name,
                 teacher.name,
-                "this teacher is still in the making.",
-                "The run will wait in the queue until it is ready.",
+                _("this teacher is still in the making."),
+                _("The run will wait in the queue until it is ready."),
                 level="warning",
             )
 
@@ -45,29 +49,35 @@ def _answers(parts: Parts, name: str, teacher: Teacher, dataset: Dataset) -> Ite
             yield Problem(
                 name,
                 teacher.name,
-                f"its {theirs.num_classes} classes (of {theirs.name}) are not named as in {dataset.name}.",
-                "Make sure class 0 means the same in both.",
+                _("its %(n)s classes (of %(theirs)s) are not named as in %(ours)s.")
+                % {"n": theirs.num_classes, "theirs": theirs.name, "ours": dataset.name},
+                _("Make sure class 0 means the same in both."),
                 level="warning",
             )
         return
     if not (compares := parts.needs("logits")):
         return  # features and relations say something whatever the classes
-    verb = "compares" if len(compares) == 1 else "compare"
-    yield Problem(
-        name,
-        teacher.name,
-        f"it {_question(theirs)} (trained on {theirs.name}), but {dataset.name} has "
-        f"{_classes(dataset)}; {' and '.join(compares)} {verb} their answers.",
-        f"Choose a teacher for {dataset.name}, or only methods that compare features, such as fitnet.",
+    text = ngettext(
+        "it tells %(theirs)s apart (trained on %(data)s), but %(dataset)s has %(ours)s; %(methods)s compares "
+        "their answers.",
+        "it tells %(theirs)s apart (trained on %(data)s), but %(dataset)s has %(ours)s; %(methods)s compare "
+        "their answers.",
+        len(compares),
     )
-
-
-def _question(dataset: Dataset) -> str:
-    return f"tells {_classes(dataset)} apart"
+    fix = _("Choose a teacher for %(dataset)s, or only methods that compare features, such as fitnet.")
+    words = {
+        "theirs": _classes(theirs),
+        "data": theirs.name,
+        "dataset": dataset.name,
+        "ours": _classes(dataset),
+        "methods": _(" and ").join(compares),
+    }
+    yield Problem(name, teacher.name, text % words, fix % {"dataset": dataset.name})
 
 
 def _classes(dataset: Dataset) -> str:
-    return f"{dataset.num_classes} {'labels (several an image)' if dataset.multi_label else 'classes'}"
+    text = _("%(n)s labels (several an image)") if dataset.multi_label else _("%(n)s classes")
+    return text % {"n": dataset.num_classes}
 
 
 def _images(name: str, teacher: Teacher, dataset: Dataset) -> Iterator[Problem]:
@@ -76,16 +86,21 @@ def _images(name: str, teacher: Teacher, dataset: Dataset) -> Iterator[Problem]:
         yield Problem(
             name,
             teacher.name,
-            f"it reads {theirs.channels}-channel images, but {dataset.name} has {dataset.channels} channels.",
-            f"Choose a teacher for {dataset.name}, or train one.",
+            _("it reads %(theirs)s-channel images, but %(dataset)s has %(ours)s channels.")
+            % {"theirs": theirs.channels, "dataset": dataset.name, "ours": dataset.channels},
+            _("Choose a teacher for %(dataset)s, or train one.") % {"dataset": dataset.name},
         )
     elif (theirs.height, theirs.width) != (dataset.height, dataset.width):
         yield Problem(
             name,
             teacher.name,
-            f"it was trained at {theirs.height}×{theirs.width} pixels, "
-            f"but {dataset.name} has {dataset.height}×{dataset.width}.",
-            "Expect a weaker teacher; one trained at this size is better.",
+            _("it was trained at %(theirs)s pixels, but %(dataset)s has %(ours)s.")
+            % {
+                "theirs": f"{theirs.height}×{theirs.width}",
+                "dataset": dataset.name,
+                "ours": f"{dataset.height}×{dataset.width}",
+            },
+            _("Expect a weaker teacher; one trained at this size is better."),
             level="warning",
         )
 
@@ -97,25 +112,35 @@ def teachers_go_together(parts: Parts) -> Iterator[Problem]:
         return
     for place, teacher in enumerate(parts.more_teachers):
         if teacher in [first, *parts.more_teachers[:place]]:
-            fix = "Choose each teacher once; to let one count more, weigh them."
-            yield Problem("more_teachers", teacher.name, "it is chosen twice.", fix)
+            fix = _("Choose each teacher once; to let one count more, weigh them.")
+            yield Problem("more_teachers", teacher.name, _("it is chosen twice."), fix)
         elif parts.dataset and _labels(teacher, parts.dataset) != _labels(first, parts.dataset):
             yield Problem(
                 "more_teachers",
                 teacher.name,
-                f"it {_question(teacher.dataset)} (of {teacher.dataset.name}), the teacher {first.name} "
-                f"{_classes(first.dataset)} (of {first.dataset.name}): their answers cannot be mixed.",
-                "Choose teachers of one set of classes.",
+                _(
+                    "it tells %(theirs)s apart (of %(data)s), the teacher %(first)s %(ours)s (of "
+                    "%(dataset)s): their answers cannot be mixed."
+                )
+                % {
+                    "theirs": _classes(teacher.dataset),
+                    "data": teacher.dataset.name,
+                    "first": first.name,
+                    "ours": _classes(first.dataset),
+                    "dataset": first.dataset.name,
+                },
+                _("Choose teachers of one set of classes."),
             )
     if parts.mixing.kind == "weighted":
         count = 1 + len(parts.more_teachers)
         if len(weights) != count:
-            fix = f"Give {count} numbers, the first teacher's first."
-            text = f"there are {count} teachers and {len(weights)} weights."
-            yield Problem("mixing.weights", _listed(weights), text, fix)
+            fix = _("Give %(n)s numbers, the first teacher's first.") % {"n": count}
+            text = _("there are %(teachers)s teachers and %(weights)s weights.")
+            words = {"teachers": count, "weights": len(weights)}
+            yield Problem("mixing.weights", _listed(weights), text % words, fix)
         elif not any(weights):
-            fix = "Give at least one teacher a weight above 0."
-            yield Problem("mixing.weights", _listed(weights), "every teacher's weight is 0.", fix)
+            fix = _("Give at least one teacher a weight above 0.")
+            yield Problem("mixing.weights", _listed(weights), _("every teacher's weight is 0."), fix)
 
 
 def _labels(teacher: Teacher, dataset: Dataset) -> object:
@@ -126,4 +151,4 @@ def _labels(teacher: Teacher, dataset: Dataset) -> object:
 
 
 def _listed(weights: list[float]) -> str:
-    return ", ".join(f"{weight:g}" for weight in weights) or "none"
+    return ", ".join(f"{weight:g}" for weight in weights) or _("none")

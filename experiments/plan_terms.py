@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from django.utils.translation import gettext as _
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError as SchemaViolation
 
@@ -13,6 +14,7 @@ from experiments.forms.schema import explain
 from experiments.models import ArchitectureProfile, Method
 from experiments.plan_layers import Networks
 from experiments.plan_parts import Parts, Problem, closest, layer_parameters
+from experiments.templatetags.kd import spoken
 from worker.distill.spec import SpecError, Term
 
 
@@ -23,15 +25,15 @@ def terms_are_known(parts: Parts) -> Iterator[Problem]:
         method = parts.methods.get(term.method)
         if method is None:
             yield Problem(
-                f"{where}.method", term.method, "there is no such method.", closest(term.method, known())
+                f"{where}.method", term.method, _("there is no such method."), closest(term.method, known())
             )
             continue
         if (said := f"{term.method} {sorted(term.params.items())}") in seen:
             yield Problem(
                 f"{where}.method",
                 term.method,
-                "the same term stands in the objective twice.",
-                "Remove one and add its weight to the other.",
+                _("the same term stands in the objective twice."),
+                _("Remove one and add its weight to the other."),
                 level="warning",
             )
         seen.add(said)
@@ -39,8 +41,9 @@ def terms_are_known(parts: Parts) -> Iterator[Problem]:
             yield Problem(
                 f"{where}.method",
                 term.method,
-                f"the workers do not offer it at present: {method.problem or 'its file is missing.'}",
-                "Choose another method, or repair the workers.",
+                _("the workers do not offer it at present: %(reason)s")
+                % {"reason": method.problem or _("its file is missing.")},
+                _("Choose another method, or repair the workers."),
             )
         for violation in Draft202012Validator(method.schema).iter_errors(term.params):
             yield _violation(where, term.params, violation)
@@ -65,9 +68,12 @@ def terms_have_a_form(parts: Parts) -> Iterator[Problem]:
             yield Problem(
                 f"objective.terms.{number}.method",
                 term.method,
-                f"it has no form for multi-label data, and an image of {parts.dataset.name} may show "
-                "several classes.",
-                "Choose a method with a form for it, such as kd, or one that compares features.",
+                _(
+                    "it has no form for multi-label data, and an image of %(dataset)s may show several "
+                    "classes."
+                )
+                % {"dataset": parts.dataset.name},
+                _("Choose a method with a form for it, such as kd, or one that compares features."),
             )
 
 
@@ -78,8 +84,8 @@ def schedules_fit(parts: Parts) -> Iterator[Problem]:
             yield Problem(
                 f"objective.terms.{number}.schedule.warmup_epochs",
                 term.schedule.warmup_epochs,
-                f"in {epochs} epochs the term never reaches its weight.",
-                f"Make it less than the epochs ({epochs}).",
+                _("in %(n)s epochs the term never reaches its weight.") % {"n": epochs},
+                _("Make it less than the epochs (%(n)s).") % {"n": epochs},
                 level="warning",
             )
 
@@ -110,8 +116,8 @@ def _missing(parts: Parts, where: str, term: Term, method: Method) -> Iterator[P
             yield Problem(
                 f"{where}.{plan_layers.parameter(sides, side)}",
                 path,
-                f"{profile.architecture_id} has no layer of this path.",
-                closest(path, paths) or "Leave it empty to pair the layers by stage.",
+                _("%(network)s has no layer of this path.") % {"network": profile.architecture_id},
+                closest(path, paths) or _("Leave it empty to pair the layers by stage."),
             )
 
 
@@ -119,7 +125,7 @@ def _comparable(where: str, term: Term, method: Method, nets: Networks) -> Itera
     try:
         pairs = plan_layers.pairs(term, method, nets)
     except SpecError as error:
-        yield Problem(f"{where}.{error.field}", error.value, error.problem, error.fix)
+        yield Problem(f"{where}.{error.field}", error.value, spoken(error.problem), spoken(error.fix))
         return
     sides = layer_parameters(method)
     for pair in pairs:
@@ -128,8 +134,19 @@ def _comparable(where: str, term: Term, method: Method, nets: Networks) -> Itera
             yield Problem(
                 f"{where}.{plan_layers.parameter(sides, side)}",
                 wrong.path,
-                f"{plan_layers.shown(pair[0])} of the student cannot be compared with "
-                f"{plan_layers.shown(pair[1])} of the teacher: the {side}'s is neither a map, nor tokens, "
-                "nor a vector.",
-                "Choose a layer whose output is one of these.",
+                _unreadable(side)
+                % {"ours": plan_layers.shown(pair[0]), "theirs": plan_layers.shown(pair[1])},
+                _("Choose a layer whose output is one of these."),
             )
+
+
+def _unreadable(side: str) -> str:
+    if side == "student":
+        return _(
+            "%(ours)s of the student cannot be compared with %(theirs)s of the teacher: the student's is "
+            "neither a map, nor tokens, nor a vector."
+        )
+    return _(
+        "%(ours)s of the student cannot be compared with %(theirs)s of the teacher: the teacher's is "
+        "neither a map, nor tokens, nor a vector."
+    )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import IntegrityError, transaction
+from django.utils.translation import gettext as _
 from pydantic import Field, ValidationError
 
 from experiments import lifecycle, plan_checks, plan_facts, queue, run_values
@@ -74,20 +75,22 @@ def problems_of(error: ValidationError) -> list[Problem]:
 def _problem(where: tuple[Any, ...], value: object, kind: str, ctx: dict[str, Any], message: str) -> Problem:
     path = ".".join(map(str, where))
     bounds = {
-        "greater_than_equal": ("ge", "it must be at least {}.", "Use {} or more."),
-        "greater_than": ("gt", "it must be above {}.", "Use a value above {}."),
-        "less_than_equal": ("le", "it must be at most {}.", "Use {} or less."),
-        "less_than": ("lt", "it must be below {}.", "Use a value below {}."),
+        "greater_than_equal": ("ge", _("it must be at least %(bound)s."), _("Use %(bound)s or more.")),
+        "greater_than": ("gt", _("it must be above %(bound)s."), _("Use a value above %(bound)s.")),
+        "less_than_equal": ("le", _("it must be at most %(bound)s."), _("Use %(bound)s or less.")),
+        "less_than": ("lt", _("it must be below %(bound)s."), _("Use a value below %(bound)s.")),
     }
     if kind in bounds:
         key, problem, fix = bounds[kind]
-        return Problem(path, value, problem.format(ctx[key]), fix.format(ctx[key]))
+        bound = {"bound": ctx[key]}
+        return Problem(path, value, problem % bound, fix % bound)
     if kind == "literal_error":
-        return Problem(path, value, "there is no such choice.", f"Choose {ctx['expected']}.")
+        fix = _("Choose %(expected)s.") % {"expected": ctx["expected"]}
+        return Problem(path, value, _("there is no such choice."), fix)
     if kind == "missing":
-        return Problem(path, None, "it is missing.", "Give it a value.")
+        return Problem(path, None, _("it is missing."), _("Give it a value."))
     if kind == "extra_forbidden":
-        return Problem(path, value, "there is no such field.", "Remove it.")
+        return Problem(path, value, _("there is no such field."), _("Remove it."))
     return Problem(path, value, f"{message[0].lower()}{message[1:]}.")
 
 
@@ -97,19 +100,18 @@ def gather(plan: Plan, user: User) -> tuple[Parts, list[Problem]]:
     project = Project.objects.for_user(user).filter(pk=plan.project).first()
     if project is None:
         raise PlanError(
-            [Problem("project", plan.project, "there is no such project.", "Choose one of yours.")]
+            [Problem("project", plan.project, _("there is no such project."), _("Choose one of yours."))]
         )
     if not project.may(user, Role.MEMBER):
-        text = "viewers may not start runs here."
-        missing.append(Problem("project", project.name, text, "Ask a maintainer for the role of member."))
+        text, fix = _("viewers may not start runs here."), _("Ask a maintainer for the role of member.")
+        missing.append(Problem("project", project.name, text, fix))
 
     def row(model: type[Any], name: str, pk: int | None, *related: str) -> Any:
         found = model.objects.filter(project=project, pk=pk).select_related(*related).first() if pk else None
         if pk and found is None:
-            label = model._meta.verbose_name
-            missing.append(
-                Problem(name, pk, f"{project} has no such {label}.", f"Choose a {label} of the list.")
-            )
+            words = {"project": project, "thing": model._meta.verbose_name}
+            text, fix = _("%(project)s has no such %(thing)s."), _("Choose a %(thing)s of the list.")
+            missing.append(Problem(name, pk, text % words, fix % words))
         return found
 
     parts = Parts(plan.purpose, plan.objective, plan.training)
@@ -134,32 +136,40 @@ def gather(plan: Plan, user: User) -> tuple[Parts, list[Problem]]:
 def _architecture(plan: Plan, missing: list[Problem]) -> Architecture | None:
     if plan.student:
         return None  # said already
-    what = "teacher's network" if plan.purpose == "teacher" else "student"
     if not plan.architecture:
-        missing.append(
-            Problem("architecture", "", f"no {what} is chosen.", "Name an architecture, e.g. resnet8.")
-        )
+        student = plan.purpose != "teacher"
+        text = _("no student is chosen.") if student else _("no teacher's network is chosen.")
+        missing.append(Problem("architecture", "", text, _("Name an architecture, e.g. resnet8.")))
         return None
     found = Architecture.objects.filter(pk=plan.architecture).first()
     if found is None:
         keys = list(Architecture.objects.values_list("pk", flat=True))
-        hint = closest(plan.architecture, keys) or "Architectures appear once a worker has started."
-        missing.append(Problem("architecture", plan.architecture, "there is no such architecture.", hint))
+        hint = closest(plan.architecture, keys) or _("Architectures appear once a worker has started.")
+        missing.append(Problem("architecture", plan.architecture, _("there is no such architecture."), hint))
     return found
 
 
 def _roles(plan: Plan) -> Iterator[Problem]:
     if plan.purpose == "distil" and plan.teacher is None:
         yield Problem(
-            "teacher", None, "no teacher is chosen.", "Choose one, or run the student alone as a control."
+            "teacher",
+            None,
+            _("no teacher is chosen."),
+            _("Choose one, or run the student alone as a control."),
         )
     if plan.purpose != "distil" and plan.teacher is not None:
         yield Problem(
-            "teacher", plan.teacher, "a network trained alone has no teacher.", "Leave it empty, or distil."
+            "teacher",
+            plan.teacher,
+            _("a network trained alone has no teacher."),
+            _("Leave it empty, or distil."),
         )
     if plan.more_teachers and plan.teacher is None:
         yield Problem(
-            "more_teachers", len(plan.more_teachers), "there is no first teacher.", "Choose one, or leave it."
+            "more_teachers",
+            len(plan.more_teachers),
+            _("there is no first teacher."),
+            _("Choose one, or leave it."),
         )
 
 
@@ -167,8 +177,9 @@ def _control_exists(plan: Plan, project: Project) -> Iterator[Problem]:
     if plan.purpose == "distil" and plan.control == "existing":
         runs = Run.objects.filter(project=project, purpose=Run.Purpose.CONTROL, dataset=plan.dataset)
         if plan.control_run is None or not runs.filter(pk=plan.control_run).exists():
-            text = "there is no such control on this dataset."
-            yield Problem("control_run", plan.control_run, text, "Choose a control of the list, or run one.")
+            text = _("there is no such control on this dataset.")
+            fix = _("Choose a control of the list, or run one.")
+            yield Problem("control_run", plan.control_run, text, fix)
 
 
 def profile(
@@ -201,9 +212,8 @@ def _name_is_free(plan: Plan) -> Iterator[Problem]:
     if plan.purpose == "teacher" and plan.name:
         taken = Teacher.objects.filter(project=plan.project, name__in=_names(plan, plan.name))
         for teacher in taken:
-            yield Problem(
-                "name", teacher.name, "a teacher of this project has this name.", "Choose another name."
-            )
+            text = _("a teacher of this project has this name.")
+            yield Problem("name", teacher.name, text, _("Choose another name."))
 
 
 def create(plan: Plan, owner: User) -> list[Run]:
@@ -215,7 +225,7 @@ def create(plan: Plan, owner: User) -> list[Run]:
         return made
     if problems := [problem for problem in check(plan, owner) if problem.level == "error"]:
         raise PlanError(problems)
-    parts, _ = gather(plan, owner)
+    parts = gather(plan, owner)[0]
     try:
         with transaction.atomic():
             return _create(plan, parts, owner)
@@ -223,7 +233,7 @@ def create(plan: Plan, owner: User) -> list[Run]:
         if made := _made_before(plan, owner):
             return made
         raise PlanError(
-            [Problem("name", plan.name, "it was taken a moment ago.", "Choose another name.")]
+            [Problem("name", plan.name, _("it was taken a moment ago."), _("Choose another name."))]
         ) from None
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy
 
 from .models import Membership, Role, Worker
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 
 FORGOTTEN = timedelta(hours=1)  # silent for so long, its row may be removed
-NEEDED = "This needs the role maintainer in some project, or a site administrator."
+NEEDED = gettext_lazy("This needs the role maintainer in some project, or a site administrator.")
 
 
 def may_drain(user: AbstractBaseUser | AnonymousUser) -> bool:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
 from experiments import measurements
 from experiments.models import Run
+from experiments.states import STATUSES
 from experiments.templatetags.kd import (
     NOTHING,
     count,
@@ -19,7 +23,37 @@ from experiments.templatetags.kd import (
     sig,
 )
 
-VERBS = {"latency": "faster", "throughput": "higher", "flops": "less work"}
+ACCURACY = {
+    "student": gettext_lazy("Student accuracy"),
+    "teacher": gettext_lazy("Teacher accuracy"),
+    "control": gettext_lazy("Control accuracy"),
+}
+MAP = {
+    "student": gettext_lazy("Student mAP"),
+    "teacher": gettext_lazy("Teacher mAP"),
+    "control": gettext_lazy("Control mAP"),
+}
+
+
+def per_second(value: object) -> str:
+    return NOTHING if value is None else f"{count(value)}/s"
+
+
+# name of the ratio, the plain size, how much less of it, key of the measurement, how it is written
+SIZES = (
+    ("parameters", gettext_lazy("Parameters"), gettext_lazy("Parameters, smaller"), "parameters", count),
+    ("bytes", gettext_lazy("Size"), gettext_lazy("Size, smaller"), "bytes", filesize),
+    ("flops", gettext_lazy("FLOPs"), gettext_lazy("FLOPs, less work"), "flops", flops),
+    ("latency", gettext_lazy("Latency"), gettext_lazy("Latency, faster"), "latency_p50_ms", milliseconds),
+    (
+        "peak_memory",
+        gettext_lazy("Peak memory"),
+        gettext_lazy("Peak memory, smaller"),
+        "peak_memory",
+        filesize,
+    ),
+    ("throughput", gettext_lazy("Throughput"), gettext_lazy("Throughput, higher"), "throughput", per_second),
+)
 
 
 @dataclass(frozen=True)
@@ -45,29 +79,16 @@ def size(run: Run) -> list[Tile]:
     teacher: dict[str, Any] = run.results.get("teacher") or {}
     ratios = run.compression()
     tiles = []
-    for name, label, key, show in (
-        ("parameters", "Parameters", "parameters", count),
-        ("bytes", "Size", "bytes", filesize),
-        ("flops", "FLOPs", "flops", flops),
-        ("latency", "Latency", "latency_p50_ms", milliseconds),
-        ("peak_memory", "Peak memory", "peak_memory", filesize),
-        ("throughput", "Throughput", "throughput", per_second),
-    ):
+    for name, label, less, key, show in SIZES:
         mine = show(student.get(key))
         if student and key not in student:
             continue  # measured by an earlier version
         if run.purpose != Run.Purpose.DISTIL:
-            tiles.append(Tile(label, mine, "" if student else _not_yet(run)))
+            tiles.append(Tile(str(label), mine, "" if student else _not_yet(run)))
         elif name in ratios:
-            tiles.append(
-                Tile(
-                    f"{label}, {VERBS.get(name, 'smaller')}",
-                    ratio(ratios[name]),
-                    f"{show(teacher.get(key))} → {mine}",
-                )
-            )
+            tiles.append(Tile(str(less), ratio(ratios[name]), f"{show(teacher.get(key))} → {mine}"))
         else:
-            tiles.append(Tile(label, NOTHING, _not_yet(run)))
+            tiles.append(Tile(str(label), NOTHING, _not_yet(run)))
     return [*tiles, *_smaller_files(student)]
 
 
@@ -76,22 +97,24 @@ def _smaller_files(student: dict[str, Any]) -> list[Tile]:
     half, quarter = student.get("bytes_fp16"), student.get("bytes_int8")
     if not (half and quarter):
         return []
-    return [Tile("Size as int8", filesize(quarter), f"fp16 {filesize(half)}; accuracy is that of fp32")]
+    foot = _("fp16 %(size)s; accuracy is that of fp32") % {"size": filesize(half)}
+    return [Tile(_("Size as int8"), filesize(quarter), foot)]
 
 
 def fidelity(run: Run) -> list[Tile]:
     """What top-1 does not say: likeness to the teacher, calibration, F1. Only what was measured."""
     student: dict[str, Any] = run.results.get("student") or {}
     teacher: dict[str, Any] = run.results.get("teacher") or {}
-    alike = "labels decided alike" if measurements.is_multi_label(student) else "samples with the same top-1"
+    many = measurements.is_multi_label(student)
+    alike = _("labels decided alike") if many else _("samples with the same top-1")
     tiles = [
-        ("agreement", "Agreement with teacher", pct, alike),
-        ("kl", "KL to teacher", sig, "teacher ‖ student, T = 1"),
-        ("ece", "Calibration error", pct, _beside(teacher, "ece") or "ECE, 15 bins"),
-        ("top5", "Top-5", pct, _beside(teacher, "top5")),
-        ("f1_micro", "F1, micro", pct, _beside(teacher, "f1_micro")),
-        ("f1_macro", "F1, macro", pct, _beside(teacher, "f1_macro")),
-        ("exact_match", "Exact match", pct, "samples with all labels right"),
+        ("agreement", _("Agreement with teacher"), pct, alike),
+        ("kl", _("KL to teacher"), sig, _("teacher ‖ student, T = 1")),
+        ("ece", _("Calibration error"), pct, _beside(teacher, "ece") or _("ECE, 15 bins")),
+        ("top5", _("Top-5"), pct, _beside(teacher, "top5")),
+        ("f1_micro", _("F1, micro"), pct, _beside(teacher, "f1_micro")),
+        ("f1_macro", _("F1, macro"), pct, _beside(teacher, "f1_macro")),
+        ("exact_match", _("Exact match"), pct, _("samples with all labels right")),
     ]
     return [
         Tile(label, show(student[key]), foot)
@@ -101,50 +124,39 @@ def fidelity(run: Run) -> list[Tile]:
 
 
 def _beside(teacher: dict[str, Any], key: str) -> str:
-    return f"teacher {pct(teacher[key])}" if teacher.get(key) is not None else ""
-
-
-def per_second(value: object) -> str:
-    return NOTHING if value is None else f"{count(value)}/s"
+    return _("teacher %(value)s") % {"value": pct(teacher[key])} if teacher.get(key) is not None else ""
 
 
 def _not_yet(run: Run) -> str:
     if not run.ended:
-        return "measured at the end"
-    return "not measured" if run.status == Run.Status.SUCCEEDED else "the run did not finish"
+        return _("measured at the end")
+    return _("not measured") if run.status == Run.Status.SUCCEEDED else _("the run did not finish")
 
 
-def _accuracy(run: Run) -> str:
-    return "mAP" if run.metric == "mAP" else "accuracy"
+def _of(run: Run, who: str) -> str:
+    """Student accuracy, or Student mAP."""
+    return str((MAP if run.metric == "mAP" else ACCURACY)[who])
 
 
 def _student(run: Run) -> Tile:
-    label = "Teacher" if run.purpose == Run.Purpose.TEACHER else "Student"
+    label = _of(run, "teacher" if run.purpose == Run.Purpose.TEACHER else "student")
     if run.accuracy is None:
-        why = _not_yet(run) if run.ended else "after the first epoch"
-        return Tile(f"{label} {_accuracy(run)}", NOTHING, why, "student")
+        why = _not_yet(run) if run.ended else _("after the first epoch")
+        return Tile(label, NOTHING, why, "student")
     if not run.measured:
-        return Tile(
-            f"{label} {_accuracy(run)}",
-            pct(run.accuracy),
-            f"best validation {'before it ended' if run.ended else 'so far'}",
-            "student",
-        )
+        foot = _("best validation before it ended") if run.ended else _("best validation so far")
+        return Tile(label, pct(run.accuracy), foot, "student")
     split = (run.results.get("student") or {}).get("split", "test")
-    return Tile(
-        f"{label} {_accuracy(run)}",
-        pct(run.accuracy),
-        f"{run.metric} on the {'validation' if split == 'val' else split} split",
-        "student",
-    )
+    text = _("%(metric)s on the validation split") if split == "val" else _("%(metric)s on the test split")
+    return Tile(label, pct(run.accuracy), text % {"metric": run.metric}, "student")
 
 
 def _teacher(run: Run) -> Tile:
-    name = run.teacher.name if run.teacher else "no teacher"
+    name = run.teacher.name if run.teacher else _("no teacher")
     if run.teacher_accuracy is None:
-        why = "of other classes" if run.results.get("teacher") else "not measured yet"
-        return Tile(f"Teacher {_accuracy(run)}", NOTHING, f"{name}, {why}", "teacher")
-    return Tile(f"Teacher {_accuracy(run)}", pct(run.teacher_accuracy), name, "teacher")
+        why = _("of other classes") if run.results.get("teacher") else _("not measured yet")
+        return Tile(_of(run, "teacher"), NOTHING, f"{name}, {why}", "teacher")
+    return Tile(_of(run, "teacher"), pct(run.teacher_accuracy), name, "teacher")
 
 
 def _ensemble(run: Run) -> list[Tile]:
@@ -152,46 +164,50 @@ def _ensemble(run: Run) -> list[Tile]:
     score = measurements.score(run.results.get("ensemble"))
     if score is None:
         return []
-    count = len(run.results.get("teachers") or [])
-    return [Tile("Teachers together", pct(score), f"{count} teachers, {run.mixing.get('kind', 'mean')}")]
+    words = {"n": len(run.results.get("teachers") or []), "mixed": run.mixing.get("kind", "mean")}
+    return [Tile(_("Teachers together"), pct(score), _("%(n)s teachers, %(mixed)s") % words)]
 
 
 def _control(run: Run) -> Tile:
     why = no_control(run)
     if why or run.control is None:
-        return Tile(f"Control {_accuracy(run)}", NOTHING, why, "control")
-    return Tile(f"Control {_accuracy(run)}", pct(run.control.accuracy), "the same student alone", "control")
+        return Tile(_of(run, "control"), NOTHING, why, "control")
+    return Tile(_of(run, "control"), pct(run.control.accuracy), _("the same student alone"), "control")
 
 
 def no_control(run: Run) -> str:
     """Why the control says nothing; empty if it does."""
     control = run.control
     if control is None:
-        return "no control was run"
+        return _("no control was run")
     if not control.ended:
-        return f"the control is {control.state}"
+        return _("the control is %(state)s") % {
+            "state": str(STATUSES.get(control.state, control.state)).lower()
+        }
     if not control.measured:
-        return "the control was cancelled" if control.status == "cancelled" else "the control failed"
+        cancelled = control.status == Run.Status.CANCELLED
+        return _("the control was cancelled") if cancelled else _("the control failed")
     return ""
 
 
 def _gain(run: Run) -> Tile:
-    label = "Distillation gain"
+    label = _("Distillation gain")
     if run.gain is None:
         return Tile(label, NOTHING, no_control(run) or _not_yet(run))
-    return Tile(label, points(run.gain), "points over the control")
+    return Tile(label, points(run.gain), _("points over the control"))
 
 
 def _gap_closed(run: Run) -> Tile:
+    label = _("Gap closed")
     if run.gap_closed is not None:
-        return Tile("Gap closed", pct(run.gap_closed, 0), "of teacher − control")
+        return Tile(label, pct(run.gap_closed, 0), _("of teacher − control"))
     if run.gain is None:
-        return Tile("Gap closed", NOTHING, no_control(run) or _not_yet(run))
+        return Tile(label, NOTHING, no_control(run) or _not_yet(run))
     if run.teacher_accuracy is None:
-        return Tile("Gap closed", NOTHING, "the teacher is not measured")
-    return Tile("Gap closed", NOTHING, "the teacher is no better than the control")
+        return Tile(label, NOTHING, _("the teacher is not measured"))
+    return Tile(label, NOTHING, _("the teacher is no better than the control"))
 
 
 def _used_by(run: Run) -> Tile:
     number = run.controlled.count()
-    return Tile("Control of", str(number), "run" if number == 1 else "runs")
+    return Tile(_("Control of"), str(number), ngettext("run", "runs", number))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from django.utils.translation import gettext as _
+
 from . import lifecycle
 from .models import Run, Worker
 
@@ -24,12 +26,15 @@ def reason(run: Run) -> str:
     if run.status != Run.Status.QUEUED:
         return ""
     if run.dataset.status == "preparing":
-        return f"Waits for the dataset {run.dataset}."
+        return _("Waits for the dataset %(name)s.") % {"name": run.dataset}
     for teacher in run.teachers:
         if teacher.status == "preparing":
-            return f"Waits for the teacher {teacher}, which is still in the making."
+            text = _("Waits for the teacher %(name)s, which is still in the making.")
+            return text % {"name": teacher}
     if not Worker.objects.alive().exists():
-        return "No worker is alive. Start one with `manage.py up`, or the worker container on a GPU machine."
+        return _(
+            "No worker is alive. Start one with `manage.py up`, or the worker container on a GPU machine."
+        )
     if not Worker.objects.taking().exists():
-        return "No worker takes runs: all are drained or in trouble. The Workers page says which and why."
-    return "Waits for a free worker."
+        return _("No worker takes runs: all are drained or in trouble. The Workers page says which and why.")
+    return _("Waits for a free worker.")

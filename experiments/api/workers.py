@@ -36,7 +36,7 @@ def list_workers(request: HttpRequest) -> list[dict[str, Any]]:
 def drain_worker(request: HttpRequest, name: str, wanted: Drained) -> dict[str, Any]:
     """A drained worker ends the run it has and takes no other. Asking twice is asking once."""
     if not rotation.may_drain(request.user):
-        raise HttpError(403, rotation.NEEDED)
+        raise HttpError(403, str(rotation.NEEDED))
     worker = get_object_or_404(Worker, pk=name)
     rotation.drain(worker, wanted.drain)
     visible = set(

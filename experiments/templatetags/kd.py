@@ -28,7 +28,8 @@ from django.utils.safestring import SafeString
 from django.utils.translation import get_language, gettext_lazy, ngettext, pgettext, to_locale
 from django.utils.translation import gettext as _
 
-from experiments.states import STATUS_LIKE, STATUSES
+from experiments.states import STATUS_LIKE as STATUS_LIKE
+from experiments.states import STATUSES as STATUSES
 from kdweb.version import version
 
 register = template.Library()

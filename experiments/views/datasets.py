@@ -8,6 +8,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Count
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from experiments import queue
@@ -57,9 +58,9 @@ def dataset_detail(request: HttpRequest, pk: int) -> HttpResponse:
 def option_rows(dataset: Dataset, kind: DatasetKind | None) -> list[tuple[str, Any]]:
     """(title, value) of each option, named as in the form."""
     rules = kind.schema.get("properties", {}) if kind else {}
-    words = {True: "yes", False: "no"}
+    words = {True: _("yes"), False: _("no")}
     return [
-        (rules.get(name, {}).get("title", name), words[value] if isinstance(value, bool) else value)
+        (_(rules.get(name, {}).get("title", name)), words[value] if isinstance(value, bool) else value)
         for name, value in dataset.options.items()
     ]
 
@@ -90,7 +91,7 @@ def dataset_sample(request: HttpRequest, pk: int, label: int, n: int) -> FileRes
     try:
         file = open_stored(dataset.folder / dataset.info["samples"][dataset.classes[label]][n])
     except (KeyError, IndexError, FileNotFoundError):
-        raise Http404("No such sample.") from None
+        raise Http404(_("No such sample.")) from None
     headers = {"Cache-Control": "private, max-age=86400", "X-Content-Type-Options": "nosniff"}
     return FileResponse(file, content_type="image/png", headers=headers)
 
@@ -104,7 +105,7 @@ def dataset_new(request: HttpRequest) -> HttpResponse:
     kind = next((k for k in kinds if k.pk == chosen), None)
     form = None
     if kind is not None:
-        initial = {"name": kind.title.split(" (")[0]}
+        initial = {"name": _(kind.title).split(" (")[0]}
         form = DatasetForm(request.POST or None, project=project, kind=kind, initial=initial)
         if form.is_valid():
             dataset = create_dataset(request, form)
@@ -118,7 +119,7 @@ def create_dataset(request: HttpRequest, form: DatasetForm) -> Dataset | None:
     """None, and the form says why: its name was taken a moment ago, or nothing says where the data are."""
     values = form.cleaned_data
     if form.kind.source == "upload" and not values.get("source_folder"):
-        form.add_error(None, f"Choose a file: {form.HINT}.")
+        form.add_error(None, _("Choose a file: %(expected)s.") % {"expected": form.HINT})
         return None
     try:
         with transaction.atomic():

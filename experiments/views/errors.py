@@ -12,6 +12,7 @@ import sys
 from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
+from django.utils.translation import gettext as _
 from django.views.defaults import server_error as usual
 
 from experiments.database import AWAY
@@ -29,15 +30,17 @@ def reason(error: BaseException) -> str:
     if not isinstance(error, AWAY):
         return ""
     if any(word in words for word in READ_ONLY):
-        return "The database may only be read at the moment, so nothing can be changed. Nothing was."
+        return _("The database may only be read at the moment, so nothing can be changed. Nothing was.")
     if any(word in words for word in FULL):
-        return "The disk of the database is full, so nothing can be changed. Nothing was. Make room on it."
+        return _("The disk of the database is full, so nothing can be changed. Nothing was. Make room on it.")
     if any(word in words for word in LOCKED):
-        return "The database was busy for too long. Nothing was changed; try again."
+        return _("The database was busy for too long. Nothing was changed; try again.")
     if any(word in words for word in UNPREPARED):
-        return "The database is older than this code. An administrator should run `manage.py prepare`."
+        return _("The database is older than this code. An administrator should run `manage.py prepare`.")
     if isinstance(error, OperationalError) or "connection" in words:
-        return "The database does not answer. Nothing was changed. Runs go on, and are shown when it is back."
+        return _(
+            "The database does not answer. Nothing was changed. Runs go on, and are shown when it is back."
+        )
     return ""
 
 

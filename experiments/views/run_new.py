@@ -8,6 +8,8 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from experiments import plan_facts, planning, recipes
@@ -44,9 +46,10 @@ def run_new(request: HttpRequest) -> HttpResponse:
 
 def _started(request: HttpRequest, runs: list[Run]) -> HttpResponse:
     if len(runs) == 1:
-        messages.success(request, f"{runs[0].name} is queued.")
+        messages.success(request, _("%(run)s is queued.") % {"run": runs[0].name})
         return redirect("run_detail", pk=runs[0].pk)
-    messages.success(request, f"{len(runs)} runs are queued.")
+    text = ngettext("%(n)s run is queued.", "%(n)s runs are queued.", len(runs))
+    messages.success(request, text % {"n": len(runs)})
     return redirect("run_list")
 
 
@@ -105,11 +108,12 @@ def _judged(request: HttpRequest, form: RunForm) -> dict[str, Any]:
     plan = form.plan() if form.is_bound else form.start
     problems = _typed_wrong(form)
     if plan is None:
-        problems.append(Problem("dataset", None, "no dataset is chosen.", "Choose one, or add one first."))
+        fix = _("Choose one, or add one first.")
+        problems.append(Problem("dataset", None, _("no dataset is chosen."), fix))
         return {"problems": problems, "facts": [], "formula": "", **_recipes(form, None)}
     known = {problem.field for problem in problems}
     try:
-        parts, _ = planning.gather(plan, request.user)
+        parts = planning.gather(plan, request.user)[0]
         problems += [problem for problem in planning.check(plan, request.user) if problem.field not in known]
     except PlanError as error:
         return {"problems": error.problems, "facts": [], "formula": "", **_recipes(form, None)}
@@ -207,7 +211,7 @@ def run_recipe(request: HttpRequest) -> HttpResponse:
     form = RunForm(project, request.POST)
     recipe = recipes.find(form.methods.values(), request.POST.get("apply_recipe", ""))
     if recipe is None:
-        return HttpResponse("There is no such recipe any more: load the page again.", status=404)
+        return HttpResponse(_("There is no such recipe any more: load the page again."), status=404)
     filled = RunForm(project, _filled(request.POST, recipe, form.methods))
     context = {
         "form": filled,

@@ -7,6 +7,7 @@ from django.db.models import Count, Max, Q, QuerySet
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from experiments import measurements
@@ -85,7 +86,7 @@ def teacher_weights(request: HttpRequest, pk: int) -> FileResponse:
     try:
         file = open_stored(teacher.weights_path)
     except FileNotFoundError:
-        raise Http404("There are no weights on the disk.") from None
+        raise Http404(_("There are no weights on the disk.")) from None
     headers = {"X-Content-Type-Options": "nosniff"}
     name = f"teacher-{teacher.pk}-{teacher.architecture_id.replace('/', '-')}.safetensors"
     return FileResponse(
@@ -98,6 +99,7 @@ def teacher_delete(request: HttpRequest, pk: int) -> HttpResponse:
     teacher = own_or_404(request, pk)
     require_maintainer(request, teacher.project)
     if teacher.status == Teacher.Status.PREPARING:
-        messages.error(request, f"“{teacher}” is still being trained; stop its run first.")
+        text = _("“%(name)s” is still being trained; stop its run first.")
+        messages.error(request, text % {"name": teacher})
         return redirect("teacher_detail", pk=pk)
     return delete(request, teacher)

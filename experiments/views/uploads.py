@@ -16,6 +16,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from experiments import queue
@@ -69,7 +70,7 @@ def upload_form(request: HttpRequest, project: Project, purpose: str) -> Teacher
         require_admin(request)
         return TeacherUploadForm(request.POST, project=project)
     if purpose != Upload.Purpose.DATASET:
-        raise Http404(f"Nothing is uploaded as {purpose}.")
+        raise Http404(_("Nothing is uploaded as %(purpose)s.") % {"purpose": purpose})
     require_member(request)
     kind = get_object_or_404(DatasetKind, pk=request.POST.get("kind", ""), source="upload")
     return DatasetForm(request.POST, project=project, kind=kind)
@@ -79,7 +80,7 @@ def own_upload(request: HttpRequest, pk: uuid.UUID) -> Upload:
     """The upload, for the person who began it. Checked again at every piece."""
     upload = get_object_or_404(Upload.objects.for_user(request.user), pk=pk)
     if upload.owner_id != request.user.pk:
-        raise PermissionDenied("Only the person who began an upload may continue it.")
+        raise PermissionDenied(_("Only the person who began an upload may continue it."))
     return upload
 
 
@@ -94,7 +95,7 @@ def held(upload: Upload) -> Iterator[BinaryIO]:
             upload.refresh_from_db()
         except Upload.DoesNotExist:
             upload.path.unlink(missing_ok=True)
-            raise Http404("The upload was cancelled.") from None
+            raise Http404(_("The upload was cancelled.")) from None
         yield file
 
 
@@ -108,10 +109,12 @@ def upload_piece(request: HttpRequest, pk: uuid.UUID) -> JsonResponse:
         try:
             whole = write_piece(request, file, upload)
         except OSError as error:
-            return JsonResponse({"error": f"The server cannot store it: {error.strerror}."}, status=507)
+            problem = _("The server cannot store it: %(reason)s.") % {"reason": error.strerror}
+            return JsonResponse({"error": problem}, status=507)
         if not whole:
-            problem = f"A piece has at most {PIECE:,} bytes, within the announced size of {upload.size:,}."
-            return JsonResponse({"error": problem}, status=413)
+            text = _("A piece has at most %(most)s bytes, within the announced size of %(size)s.")
+            words = {"most": f"{PIECE:,}", "size": f"{upload.size:,}"}
+            return JsonResponse({"error": text % words}, status=413)
         if upload.received == upload.size:
             upload.status, upload.phase = Upload.Status.CHECKING, "Waiting for a worker"
         upload.save(update_fields=["received", "status", "phase"])

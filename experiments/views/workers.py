@@ -9,6 +9,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from experiments import fair_queue, rotation, waiting
@@ -79,7 +80,7 @@ def _queue(request: HttpRequest) -> dict[str, Any]:
 
 def _require_drainer(request: HttpRequest) -> None:
     if not rotation.may_drain(request.user):
-        raise PermissionDenied(rotation.NEEDED)
+        raise PermissionDenied(str(rotation.NEEDED))
 
 
 @require_POST
@@ -90,12 +91,13 @@ def worker_drain(request: HttpRequest, name: str) -> HttpResponse:
     wanted = request.POST.get("drain") == "1"
     changed = rotation.drain(worker, wanted)
     if not changed:
-        text = f"{name} is drained already." if wanted else f"{name} takes runs already."
-        messages.info(request, text)
+        text = _("%(name)s is drained already.") if wanted else _("%(name)s takes runs already.")
+        messages.info(request, text % {"name": name})
     elif wanted:
-        messages.success(request, f"{name} takes no further run; what it has in hand it ends.")
+        text = _("%(name)s takes no further run; what it has in hand it ends.")
+        messages.success(request, text % {"name": name})
     else:
-        messages.success(request, f"{name} takes runs again.")
+        messages.success(request, _("%(name)s takes runs again.") % {"name": name})
     return redirect("worker_list")
 
 
@@ -104,7 +106,9 @@ def worker_remove(request: HttpRequest, name: str) -> HttpResponse:
     """Forgets a worker that has been silent for long. Its runs and their attempts stay."""
     _require_drainer(request)
     if rotation.remove(name):
-        messages.success(request, f"{name} is forgotten. If it starts again, it is back.")
+        text = _("%(name)s is forgotten. If it starts again, it is back.")
+        messages.success(request, text % {"name": name})
     else:
-        messages.info(request, f"{name} stays: it has been heard of within the hour, or is gone already.")
+        text = _("%(name)s stays: it has been heard of within the hour, or is gone already.")
+        messages.info(request, text % {"name": name})
     return redirect("worker_list")
