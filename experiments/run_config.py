@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.translation import gettext as _
+
 from experiments import plan_facts
 from experiments.models import Run
 from worker.distill.spec import Objective, Training
@@ -18,20 +20,21 @@ class Row:
 
     @property
     def shown(self) -> list[str]:
-        return [_show(value) for value in self.values]
+        return [show(value) for value in self.values]
 
     @property
     def changed(self) -> bool:
         return any(value != self.values[0] for value in self.values)
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """A setting as a person reads it."""
     if value is None or value == "":
         return "–"
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return _("yes") if value else _("no")
     if isinstance(value, list):
-        return ", ".join(map(_show, value)) or "–"
+        return ", ".join(map(show, value)) or "–"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -69,6 +72,9 @@ def _label(key: str) -> str:
     return title if title[1:2].isupper() else title[:1].lower() + title[1:]
 
 
+SEED = _label("seed")  # what runs of one group differ in
+
+
 def _teachers(run: Run) -> dict[str, Any]:
     names = [teacher.name for teacher in run.teachers]
     several: dict[str, Any] = {"teacher": names[0] if names else None}
@@ -81,7 +87,10 @@ def _teachers(run: Run) -> dict[str, Any]:
 
 def table(runs: Sequence[Run]) -> list[Row]:
     """Every key of any of the runs, in the order they first appear."""
-    configs = [flatten(run) for run in runs]
+    return rows([flatten(run) for run in runs])
+
+
+def rows(configs: Sequence[dict[str, Any]]) -> list[Row]:
     keys = list(dict.fromkeys(key for config in configs for key in config))
     return [Row(key, [config.get(key) for config in configs]) for key in keys]
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, Literal
 
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
+from django.shortcuts import get_object_or_404
 from ninja import Router
 
-from experiments import charts
-from experiments.charts import _parts, pareto
-from experiments.models import Run, Series
+from experiments import charts, comparison, frontier
+from experiments.charts import _seeds
+from experiments.models import Dataset, Run, Series
+from experiments.views.live import requested_runs
 
 from . import access
 from .schemas import Charts, Message
 
 router = Router(tags=["charts"])
-MAX_POINTS = 5_000
+Band = Literal["minmax", "std"]
+Picture = Literal["pareto", "scatter", "parallel"]
 
 
 @router.get("/runs/{int:run_id}/charts", response={200: Charts, 404: Message})
@@ -37,30 +40,69 @@ def run_charts(request: HttpRequest, run_id: int, names: str = "") -> dict[str, 
 
 
 @router.get("/compare/charts", response={200: Charts, 400: Message, 404: Message})
-def compare_charts(request: HttpRequest, runs: str, names: str = "", x: str = "parameters") -> dict[str, Any]:
-    subjects = subjects_of(access.runs_of(request, runs), access.listed(names))
-    view = charts.View("compare", subjects, options={"x": cost(x)})
-    return {"runs": [drawn(s, "student") for s in subjects], "charts": charts.drawn(view)}
+def compare_charts(
+    request: HttpRequest, runs: str, names: str = "", seeds: bool = False, band: Band = "minmax"
+) -> dict[str, Any]:
+    """The curves of several runs laid over each other.
+
+    `seeds`: runs that differ in nothing but the seed are one curve, their mean, in a `band` from the least to
+    the greatest of them or a standard deviation to each side; such charts come with their points.
+    """
+    subjects = subjects_of(compared(request, runs), access.listed(names))
+    cards = charts.drawn(charts.View("compare", subjects))
+    if seeds:
+        groups = comparison.entries([subject.run for subject in subjects], seeds=True)
+        cards = _seeds.aggregated(cards, groups, band)
+    return {"runs": [drawn(s, "student") for s in subjects], "charts": cards}
+
+
+@router.get("/compare/pictures/{chart}", response={200: Charts, 400: Message, 404: Message})
+def compare_picture(
+    request: HttpRequest,
+    chart: Picture,
+    runs: str,
+    seeds: bool = False,
+    x: str = "",
+    y: str = "",
+    logx: bool = False,
+    logy: bool = False,
+) -> dict[str, Any]:
+    """One picture of several runs: `pareto` over the cost `x`, `scatter` of the values `x` and `y`, or
+    `parallel` coordinates."""
+    subjects = [charts.Subject(run, colour=run.colour) for run in compared(request, runs)]
+    if chart == "pareto":
+        x = frontier.known(x or "parameters")
+    given = {"x": x, "y": y, "seeds": seeds, "logx": logx, "logy": logy}
+    options = {key: str(value) for key, value in given.items() if value}
+    card = charts.card(chart, charts.View("pictures", subjects, options=options))
+    return {"runs": [], "charts": [card]}
 
 
 @router.get("/pareto", response={200: Charts, 400: Message, 404: Message})
 def project_charts(
-    request: HttpRequest, project: int | None = None, dataset: int | None = None, x: str = "parameters"
+    request: HttpRequest,
+    project: int | None = None,
+    dataset: int | None = None,
+    x: str = "parameters",
+    under: str = "",
 ) -> dict[str, Any]:
-    """A project's finished runs (on one dataset): accuracy against parameters, bytes, flops or latency_ms."""
-    where = access.project_of(request, project)
-    runs = Run.objects.filter(project=where, status=Run.Status.SUCCEEDED, accuracy__isnull=False)
-    if dataset is not None:
-        runs = runs.filter(dataset=dataset)
-    light = runs.select_related("teacher", "dataset").defer("results", "metrics", "training", "objective")
-    subjects = [charts.Subject(run) for run in light[:MAX_POINTS]]
-    return {"runs": [], "charts": charts.drawn(charts.View("project", subjects, options={"x": cost(x)}))}
+    """A project's finished runs (on one dataset): accuracy against parameters, bytes, flops or latency_ms; a
+    line at the limit `under`."""
+    where, x = access.project_of(request, project), frontier.known(x)
+    data = get_object_or_404(Dataset, project=where, pk=dataset) if dataset is not None else None
+    metric = "mAP" if data and data.multi_label else "top-1"
+    models = frontier.models(where, data, x, frontier.limit_of(under, x), metric)
+    view = charts.View("project", [], options={"x": x}, models=models)
+    return {"runs": [], "charts": charts.drawn(view)}
 
 
-def cost(x: str) -> str:
-    if x not in pareto.COSTS:
-        raise ValueError(f"x = {x[:80]!r}: there is no such axis. Choose {', '.join(pareto.COSTS)}.")
-    return x
+def compared(request: HttpRequest, text: str) -> list[Run]:
+    """The runs named with all that a comparison reads of them; 404 where one is another project's."""
+    wanted = requested_runs(text)
+    found = comparison.load(Run.objects.for_user(request.user), wanted)
+    if len(found) < len(wanted):
+        raise Http404
+    return found
 
 
 def subjects_of(runs: list[Run], seen: list[str]) -> list[charts.Subject]:
@@ -76,9 +118,10 @@ def subjects_of(runs: list[Run], seen: list[str]) -> list[charts.Subject]:
         run_text, _, name = item.partition(":")
         if run_text.isdecimal() and name:
             names[int(run_text)].add(name)
+    dashes = comparison.dashes(run.colour for run in runs)
     return [
-        charts.Subject(run, tuple(sorted(names[run.pk])), frozenset(varying[run.pk]), _parts.colour(place))
-        for place, run in enumerate(runs)
+        charts.Subject(run, tuple(sorted(names[run.pk])), frozenset(varying[run.pk]), run.colour, dash)
+        for run, dash in zip(runs, dashes, strict=True)
     ]
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from . import _marks, _others
 from ._parts import Figure, Scope, Subject, View
 
-__all__ = ["Chart", "Figure", "Subject", "View", "charts", "claims", "drawn"]
+__all__ = ["Chart", "Figure", "Subject", "View", "card", "charts", "claims", "drawn"]
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,26 @@ def _curves(cards: list[dict[str, Any]]) -> Iterator[Figure]:
 def _own(view: View) -> Iterator[dict[str, Any]]:
     for chart in charts().values():
         figure = chart.figure(view) if view.scope in chart.scopes else ""
-        if figure == "":
-            continue
-        empty = isinstance(figure, str)
-        yield {
-            "key": chart.key,
-            "title": str(chart.title(view)),
-            "section": str(chart.section),
-            "kind": chart.kind,
-            "figure": None if empty else figure,
-            "empty": figure if empty else "",
-        }
+        if figure != "":
+            yield _card(chart, view, figure)
+
+
+def card(key: str, view: View) -> dict[str, Any]:
+    """One chart alone, as the page's scripts read it."""
+    chart = charts()[key]
+    return _card(chart, view, chart.figure(view))
+
+
+def _card(chart: Chart, view: View, figure: Figure | str) -> dict[str, Any]:
+    empty = isinstance(figure, str)
+    return {
+        "key": chart.key,
+        "title": str(chart.title(view)),
+        "section": str(chart.section),
+        "kind": chart.kind,
+        "figure": None if empty else figure,
+        "empty": figure if empty else "",
+    }
 
 
 def _rest(view: View, cards: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -7,15 +7,30 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from experiments import frontier
 from experiments.models import Run
 
 Figure = dict[str, Any]
-Scope = Literal["run", "compare", "project"]
+Scope = Literal["run", "compare", "pictures", "project"]
 COLOURS = 20
+SCALE = 9  # steps of the scale from little to much, in tokens.css
 
 
 def colour(index: int) -> str:
     return f"series-{index % COLOURS + 1}"
+
+
+# The mark of a run beside another one of its colour; the diamond is the teachers'.
+SYMBOLS = {"solid": "circle", "dash": "square", "dot": "triangle-up", "dashdot": "cross", "longdash": "star"}
+
+
+def symbol(dash: str) -> str:
+    return SYMBOLS.get(dash, "hexagon")
+
+
+def step_of_scale(place: float) -> str:
+    """The colour of a place between 0 and 1 on the page's scale, which is perceptually even."""
+    return f"scale-{1 + min(SCALE - 1, int(place * SCALE))}"
 
 
 @dataclass(frozen=True)
@@ -26,6 +41,7 @@ class Subject:
     names: tuple[str, ...] = ()
     varying: frozenset[str] = frozenset()
     colour: str = "series-1"
+    dash: str = "solid"  # where several runs of a page have one colour
 
     def matching(self, *patterns: str) -> list[str]:
         """Its series, in the order of the patterns."""
@@ -35,12 +51,14 @@ class Subject:
 
 @dataclass(frozen=True)
 class View:
-    """A page with charts: one run (and its control), several runs laid over each other, or a project."""
+    """A page with charts: one run (and its control), several runs laid over each other, the pictures of such
+    a comparison (each with its own switches in `options`), or a project with its `models`."""
 
     scope: Scope
     subjects: Sequence[Subject]
     control: Subject | None = None
     options: dict[str, str] = field(default_factory=dict)
+    models: frontier.Models | None = None
 
     @property
     def run(self) -> Run:
@@ -49,7 +67,7 @@ class View:
     def overlaid(self, name: str) -> list[Figure]:
         """One curve a run, in the run's colour."""
         return [
-            curve(subject.run, name, label=subject.run.name, color=subject.colour)
+            curve(subject.run, name, label=subject.run.name, color=subject.colour, dash=subject.dash)
             for subject in self.subjects
             if name in subject.names
         ]

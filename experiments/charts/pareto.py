@@ -2,110 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from experiments.models import Run, Teacher
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 
-from ._parts import Figure, Subject, View, layout, percent_axis
+from experiments.comparison import dashes
+from experiments.frontier import COSTS, Models, Point, front_of, teachers
+from experiments.models import Run
+
+from ._parts import Figure, Subject, View, layout, percent_axis, symbol
 
 KEY = "pareto"
-TITLE = "Accuracy against size"
+TITLE = gettext_lazy("Accuracy against size")
+SECTION = gettext_lazy("Result")
 ORDER = 90
-SCOPES = ("compare", "project")
+SCOPES = ("pictures", "project")
 SERIES: tuple[str, ...] = ()
-COSTS = {
-    "parameters": ("parameters", "~s"),
-    "bytes": ("bytes on disk", "~s"),
-    "flops": ("FLOPs", "~s"),
-    "latency_ms": ("latency (ms)", "~g"),
-}
-TEACHER_COSTS = {"latency_ms": "latency_p50_ms"}
-Point = tuple[float, float, str, int]  # cost, accuracy, name, primary key
+FAINT = 0.35  # a model that something smaller equals
+MANY = 1_000  # marks from which on they are small
 
 
 def figure(view: View) -> Figure | str:
     cost = view.options.get("x", "parameters")
-    ended = [s for s in view.subjects if s.run.status == Run.Status.SUCCEEDED]
-    students = points([s for s in ended if s.run.purpose == Run.Purpose.DISTIL], cost)
-    controls = points([s for s in ended if s.run.purpose == Run.Purpose.CONTROL], cost)
-    if not students and not controls:
-        return "Every finished run becomes a point: its accuracy against its size."
-    teachers = teacher_points(view.subjects, cost)
-    front = front_of([*students, *controls])
-    front = front if len(front) > 1 else []  # one point is no front
-    traces = [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": "Pareto front",
-            "x": [point[0] for point in front],
-            "y": [point[1] for point in front],
-            "line": {"width": 1.4, "shape": "hv"},
-            "hoverinfo": "skip",
-            "meta": {"color": "series-1"},
-        },
-        marks("Controls", controls, "control", "circle-open", "runs"),
-        marks("Students", students, "series-1", "circle", "runs"),
-        marks("Teachers", teachers, "teacher", "diamond", "teachers"),
-    ]
-    title, ticks = COSTS[cost]
+    found = view.models or of_subjects(view.subjects, cost)
+    if not found.students and not found.controls:
+        return _("Every finished run becomes a point: its accuracy against its size.")
+    front = front_of([*found.students, *found.controls])
+    on_front = {point.pk for point in front}
+    traces = [step_line(front)]
+    if view.scope == "pictures":
+        traces += each(found, on_front)
+    else:
+        traces += [
+            marks(_("Controls"), found.controls, "control", "circle-open", "runs", on_front),
+            marks(_("Students"), found.students, "series-1", "circle", "runs", on_front),
+        ]
+    traces.append(marks(_("Teachers"), found.teachers, "teacher", "diamond", "teachers", None))
+    return {"data": [trace for trace in traces if trace["x"]], "layout": axes(found, cost)}
+
+
+def of_subjects(subjects: Sequence[Subject], cost: str) -> Models:
+    """The finished ones of runs that are at hand."""
+    ended = [s for s in subjects if s.run.status == Run.Status.SUCCEEDED]
+    taught = {s.run.teacher_id: s.run.teacher for s in subjects if s.run.teacher}
     datasets = {s.run.dataset.name for s in ended}
-    where = f" on {datasets.pop()}" if len(datasets) == 1 else ""
     many = {s.run.dataset.multi_label for s in ended}
-    name = "accuracy or mAP" if len(many) > 1 else "mAP" if many == {True} else "top-1 accuracy"
-    axes = layout(f"{name}{where}", **percent_axis())
-    axes["hovermode"] = "closest"
-    axes["xaxis"] |= {
-        "title": {"text": title},
-        "type": "log",
-        "tickformat": ticks,
-        "hoverformat": ".3~s",
-        "dtick": "D2",
-    }
-    axes["shapes"] = [level(point) for point in teachers]
-    return {"data": [trace for trace in traces if trace["x"]], "layout": axes}
+    drawn = dict(zip([s.run.pk for s in ended], dashes(s.colour for s in ended), strict=True))
+    return Models(
+        students=points([s for s in ended if s.run.purpose == Run.Purpose.DISTIL], cost),
+        controls=points([s for s in ended if s.run.purpose == Run.Purpose.CONTROL], cost),
+        teachers=teachers(taught.values(), cost),
+        metric=_("accuracy or mAP") if len(many) > 1 else "mAP" if many == {True} else "top-1",
+        dataset=datasets.pop() if len(datasets) == 1 else "",
+        colours={s.run.pk: (s.colour, drawn[s.run.pk]) for s in ended},
+    )
 
 
 def points(subjects: Sequence[Subject], cost: str) -> list[Point]:
-    found = [(getattr(s.run, cost), s.run.accuracy, s.run.name, s.run.pk) for s in subjects]
-    return [(float(x), float(y), name, pk) for x, y, name, pk in found if x and y is not None]
+    column = COSTS[cost].column
+    found = [(getattr(s.run, column), s.run.accuracy, s.run.name, s.run.pk) for s in subjects]
+    return [Point(float(x), float(y), name, pk) for x, y, name, pk in found if x and y is not None]
 
 
-def teacher_points(subjects: Sequence[Subject], cost: str) -> list[Point]:
-    teachers: dict[int, Teacher] = {
-        s.run.teacher_id: s.run.teacher for s in subjects if s.run.teacher and s.run.teacher_id
+def step_line(front: Sequence[Point]) -> Figure:
+    """What is the best at each size; one point is no front."""
+    front = front if len(front) > 1 else []
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": _("Pareto front"),
+        "x": [point.cost for point in front],
+        "y": [point.accuracy for point in front],
+        "line": {"width": 1.6, "shape": "hv"},
+        "hoverinfo": "skip",
+        "meta": {"color": "series-1"},
     }
-    key = TEACHER_COSTS.get(cost, cost)
-    measured = [(t.metrics.get(key), t.score, t.name, t.pk) for t in teachers.values()]
-    return [(float(x), float(y), name, pk) for x, y, name, pk in measured if x and y is not None]
 
 
-def front_of(found: Sequence[Point]) -> list[Point]:
-    """Those that nothing smaller equals, from small to large."""
-    front: list[Point] = []
-    for point in sorted(found, key=lambda p: (p[0], -p[1])):
-        if not front or point[1] > front[-1][1]:
-            front.append(point)
-    return front
-
-
-def marks(label: str, found: Sequence[Point], color: str, symbol: str, kind: str) -> Figure:
+def marks(
+    label: str, found: Sequence[Point], color: str, shape: str, kind: str, bright: set[int] | None
+) -> Figure:
+    """Models of one kind. Those not `bright` are faint; None: all are."""
+    shown = [1.0 if bright is None or point.pk in bright else FAINT for point in found]
+    size = 6 if len(found) > MANY else 9
     return {
         "type": "scatter",
         "mode": "markers",
         "name": label,
-        "x": [point[0] for point in found],
-        "y": [point[1] for point in found],
-        "text": [point[2] for point in found],
-        "customdata": [point[3] for point in found],
-        "marker": {"size": 9, "symbol": symbol, "line": {"width": 1.5}},
-        "hovertemplate": "%{text}<br>%{y:.2%} at %{x:.3~s}<extra></extra>",
+        "x": [point.cost for point in found],
+        "y": [point.accuracy for point in found],
+        "text": [point.name for point in found],
+        "customdata": [point.pk for point in found],
+        "marker": {"size": size, "symbol": shape, "line": {"width": 1.5}, "opacity": shown},
+        "hovertemplate": "%{text}<br>%{y:.2%} · %{x:.3~s}<extra></extra>",
         "meta": {"color": color, "opens": kind},
     }
+
+
+def each(found: Models, on_front: set[int]) -> Iterator[Figure]:
+    """A mark a run in its own colour, so that the list of runs is the legend."""
+    open_ones = {point.pk for point in found.controls}
+    for point in [*found.students, *found.controls]:
+        colour, dash = found.colours[point.pk]
+        shape = symbol(dash) + ("-open" if point.pk in open_ones else "")
+        trace = marks(point.name, [point], colour, shape, "runs", on_front)
+        yield trace | {"meta": trace["meta"] | {"run": point.pk}}
+
+
+def axes(found: Models, cost: str) -> Figure:
+    name = _("top-1 accuracy") if found.metric == "top-1" else found.metric
+    if found.dataset:
+        name = _("%(what)s on %(dataset)s") % {"what": name, "dataset": found.dataset}
+    made = layout(name, **percent_axis())
+    made["hovermode"] = "closest"
+    axis = COSTS[cost]
+    title = str(axis.axis)
+    if found.left_out:
+        title += " · " + ngettext(
+            "%(n)s model lies beneath others", "%(n)s models lie beneath others", found.left_out
+        ) % {"n": found.left_out}
+    made["xaxis"] |= {
+        "title": {"text": title},
+        "type": "log",
+        "tickformat": axis.ticks,
+        "hoverformat": ".3~s",
+        "dtick": "D2",
+    }
+    made["shapes"] = [level(point) for point in found.teachers]
+    if found.limit:
+        made["shapes"].append(edge(found.limit))
+    return made
 
 
 def level(point: Point) -> Figure:
     """The teacher's accuracy across the whole width: what the students are after."""
     line = {"width": 1.2, "dash": "dash"}
-    span = {"xref": "x domain", "yref": "y", "x0": 0, "x1": 1, "y0": point[1], "y1": point[1]}
+    span = {"xref": "x domain", "yref": "y", "x0": 0, "x1": 1, "y0": point.accuracy, "y1": point.accuracy}
     return {"type": "line", "layer": "below", "name": "teacher", "line": line, "opacity": 0.6} | span
+
+
+def edge(limit: float) -> Figure:
+    """The size that is asked for: what counts lies left of it."""
+    line = {"width": 1.2, "dash": "dot"}
+    span = {"xref": "x", "yref": "y domain", "x0": limit, "x1": limit, "y0": 0, "y1": 1}
+    return {"type": "line", "layer": "below", "name": "axis", "line": line} | span

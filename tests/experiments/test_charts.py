@@ -103,6 +103,7 @@ def views(run: Run) -> Iterator[charts.View]:
     control = subject(run.control, place=1)
     yield charts.View("run", [subject(run)], control=control)
     yield charts.View("compare", [subject(run), control])
+    yield charts.View("pictures", [subject(run), control])
     yield charts.View("project", [subject(run), control])
 
 
