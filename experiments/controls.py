@@ -16,7 +16,7 @@ from .lifecycle import Refused
 from .models import Run
 
 S, Asked, Shelf = Run.Status, Run.Asked, Run.Shelf
-PRIORITIES = {level.label.lower(): level for level in Run.Priority}
+PRIORITIES = {level.name.lower(): level for level in Run.Priority}  # names: labels are translated
 
 
 @dataclass(frozen=True)

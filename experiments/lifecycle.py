@@ -158,7 +158,7 @@ def _queue_again(run_id: int, condition: Q, text: str, actor: object, **values: 
 
 def set_priority(run: Run, level: int, actor: object) -> bool:
     """Of a run that waits. It takes its place among those of the new priority. ValueError: no such level."""
-    label = Run.Priority(level).label.lower()
+    label = Run.Priority(level).name.lower()
     with transaction.atomic():
         run.priority = level
         waits = Run.objects.filter(pk=run.pk, status__in=(S.DRAFT, S.QUEUED, S.PAUSED)).exclude(

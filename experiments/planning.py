@@ -27,6 +27,7 @@ from experiments.models import (
     Teacher,
 )
 from experiments.plan_parts import Parts, Problem, closest, own_classes
+from experiments.templatetags.kd import spoken
 from worker.distill.spec import Mixing, Objective, Strict, Training
 
 __all__ = ["Plan", "PlanError", "Problem", "check", "create", "gather", "problems_of"]
@@ -109,7 +110,7 @@ def gather(plan: Plan, user: User) -> tuple[Parts, list[Problem]]:
     def row(model: type[Any], name: str, pk: int | None, *related: str) -> Any:
         found = model.objects.filter(project=project, pk=pk).select_related(*related).first() if pk else None
         if pk and found is None:
-            words = {"project": project, "thing": model._meta.verbose_name}
+            words = {"project": project, "thing": spoken(model._meta.verbose_name)}
             text, fix = _("%(project)s has no such %(thing)s."), _("Choose a %(thing)s of the list.")
             missing.append(Problem(name, pk, text % words, fix % words))
         return found

@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from .runs import Run
 
@@ -17,14 +18,14 @@ class Attempt(models.Model):
     """One try of a worker at a run; its number is the run's fence while it may write."""
 
     class Outcome(models.TextChoices):
-        SUCCEEDED = "succeeded", "Succeeded"
-        FAILED = "failed", "Failed"
-        CANCELLED = "cancelled", "Cancelled"
-        PAUSED = "paused", "Paused"
-        HANDED_BACK = "handed back", "Handed back"
-        LOST = "lost", "Lost"
-        CRASHED = "crashed", "Crashed"
-        HUNG = "hung", "Hung"
+        SUCCEEDED = "succeeded", _("Succeeded")
+        FAILED = "failed", _("Failed")
+        CANCELLED = "cancelled", _("Cancelled")
+        PAUSED = "paused", _("Paused")
+        HANDED_BACK = "handed back", _("Handed back")
+        LOST = "lost", _("Lost")
+        CRASHED = "crashed", _("Crashed")
+        HUNG = "hung", _("Hung")
 
     # Ended without a word of its own: tried again, but not for ever.
     BAD = (Outcome.LOST, Outcome.CRASHED, Outcome.HUNG)
@@ -57,8 +58,8 @@ class Artifact(models.Model):
     """A file a run left: a checkpoint to resume from, or the student's weights."""
 
     class Kind(models.TextChoices):
-        RESUME = "resume", "Resume checkpoint"
-        STUDENT = "student", "Student weights"
+        RESUME = "resume", _("Resume checkpoint")
+        STUDENT = "student", _("Student weights")
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="artifacts")
     kind = models.CharField(max_length=10, choices=Kind)

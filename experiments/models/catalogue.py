@@ -7,6 +7,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 from experiments import measurements
 
@@ -107,9 +108,9 @@ class DatasetKind(models.Model):
 
 
 class Readiness(models.TextChoices):
-    PREPARING = "preparing", "Preparing"
-    READY = "ready", "Ready"
-    FAILED = "failed", "Failed"
+    PREPARING = "preparing", _("Preparing")
+    READY = "ready", _("Ready")
+    FAILED = "failed", _("Failed")
 
 
 class Dataset(Leased):
@@ -191,8 +192,8 @@ class Teacher(models.Model):
     Status = Readiness
 
     class Source(models.TextChoices):
-        TRAINED = "trained", "Trained here"
-        UPLOADED = "uploaded", "Uploaded"
+        TRAINED = "trained", _("Trained here")
+        UPLOADED = "uploaded", _("Uploaded")
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="teachers")
     name = models.CharField(max_length=100)

@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from experiments import measurements
 
@@ -66,39 +67,39 @@ class Run(models.Model):
     """One training. A student under a teacher, a control (no teacher), or a teacher in the making."""
 
     class Purpose(models.TextChoices):
-        DISTIL = "distil", "Distilled student"
-        CONTROL = "control", "Control"
-        TEACHER = "teacher", "Teacher"
+        DISTIL = "distil", _("Distilled student")
+        CONTROL = "control", _("Control")
+        TEACHER = "teacher", _("Teacher")
 
     class Status(models.TextChoices):
-        DRAFT = "draft", "Draft"
-        QUEUED = "queued", "Queued"
-        PREPARING = "preparing", "Preparing"
-        RUNNING = "running", "Running"
-        PAUSED = "paused", "Paused"
-        SUCCEEDED = "succeeded", "Succeeded"
-        FAILED = "failed", "Failed"
-        CANCELLED = "cancelled", "Cancelled"
+        DRAFT = "draft", _("Draft")
+        QUEUED = "queued", _("Queued")
+        PREPARING = "preparing", _("Preparing")
+        RUNNING = "running", _("Running")
+        PAUSED = "paused", _("Paused")
+        SUCCEEDED = "succeeded", _("Succeeded")
+        FAILED = "failed", _("Failed")
+        CANCELLED = "cancelled", _("Cancelled")
 
     class Asked(models.TextChoices):
-        NOTHING = "", "Nothing"
-        PAUSE = "pause", "Pause"
-        STOP = "stop", "Stop"
+        NOTHING = "", _("Nothing")
+        PAUSE = "pause", _("Pause")
+        STOP = "stop", _("Stop")
 
     class Hold(models.TextChoices):
-        NOTHING = "", "Nothing"
-        PERSON = "person", "A person"
-        DISK = "disk", "A full disk"
+        NOTHING = "", _("Nothing")
+        PERSON = "person", _("A person")
+        DISK = "disk", _("A full disk")
 
     class Shelf(models.TextChoices):
-        NONE = "", "At hand"
-        ARCHIVE = "archive", "Archive"
-        TRASH = "trash", "Trash"
+        NONE = "", _("At hand")
+        ARCHIVE = "archive", _("Archive")
+        TRASH = "trash", _("Trash")
 
     class Priority(models.IntegerChoices):
-        LOW = -1, "Low"
-        NORMAL = 0, "Normal"
-        HIGH = 1, "High"
+        LOW = -1, _("Low")
+        NORMAL = 0, _("Normal")
+        HIGH = 1, _("High")
 
     ACTIVE = (Status.PREPARING, Status.RUNNING)
     ENDED = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from django.conf import settings
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
@@ -14,9 +15,9 @@ _M = TypeVar("_M", bound=models.Model)
 
 
 class Role(models.TextChoices):
-    VIEWER = "viewer", "Viewer"
-    MEMBER = "member", "Member"
-    MAINTAINER = "maintainer", "Maintainer"
+    VIEWER = "viewer", _("Viewer")
+    MEMBER = "member", _("Member")
+    MAINTAINER = "maintainer", _("Maintainer")
 
 
 class ProjectQuerySet(models.QuerySet["Project"]):

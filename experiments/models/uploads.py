@@ -7,6 +7,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 from .catalogue import Dataset, Teacher
 from .leases import Leased
@@ -15,14 +16,14 @@ from .team import InProjectQuerySet, Project
 
 class Upload(Leased):
     class Purpose(models.TextChoices):
-        TEACHER = "teacher", "Teacher checkpoint"
-        DATASET = "dataset", "Dataset archive"
+        TEACHER = "teacher", _("Teacher checkpoint")
+        DATASET = "dataset", _("Dataset archive")
 
     class Status(models.TextChoices):
-        RECEIVING = "receiving", "Receiving"
-        CHECKING = "checking", "Checking"
-        DONE = "done", "Done"
-        REFUSED = "refused", "Refused"
+        RECEIVING = "receiving", _("Receiving")
+        CHECKING = "checking", _("Checking")
+        DONE = "done", _("Done")
+        REFUSED = "refused", _("Refused")
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="uploads")
