@@ -13,26 +13,27 @@ from django.db import transaction
 from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from . import lifecycle, tags
 from .lifecycle import Refused
-from .models import Artifact, Run, RunEvent
+from .models import Artifact, Project, Run, RunEvent
 from .models.catalogue import Readiness
 
 S, Shelf = Run.Status, Run.Shelf
 RESTS = (*Run.ENDED, S.DRAFT)  # in nobody's hands, and waiting for nobody's
-TRASHED = "Moved to the trash."  # in the history, which is in English whoever reads it
+TRASHED = gettext_noop("Moved to the trash.")  # in the history, which is in English whoever reads it
 AT_ONCE = 500  # runs that one request, or one sweep, deletes for good
 
 
 def archive(run: Run, actor: object) -> bool:
     """False: it is not at hand, or has not ended."""
-    return _move(run, Q(shelf=Shelf.NONE, status__in=RESTS), Shelf.ARCHIVE, "Archived.", actor)
+    return _move(run, Q(shelf=Shelf.NONE, status__in=RESTS), Shelf.ARCHIVE, gettext_noop("Archived."), actor)
 
 
 def unarchive(run: Run, actor: object) -> bool:
     """False: it is not in the archive."""
-    return _move(run, Q(shelf=Shelf.ARCHIVE), Shelf.NONE, "Taken out of the archive.", actor)
+    return _move(run, Q(shelf=Shelf.ARCHIVE), Shelf.NONE, gettext_noop("Taken out of the archive."), actor)
 
 
 def trash(run: Run, actor: object) -> bool:
@@ -40,13 +41,13 @@ def trash(run: Run, actor: object) -> bool:
     lives of the run: it could never be emptied out."""
     lifecycle.refuse_living_teacher(run)
     with transaction.atomic():
-        lifecycle.cancel_waiting(run.pk, "Cancelled: it was moved to the trash.", actor)
+        lifecycle.cancel_waiting(run.pk, gettext_noop("It was moved to the trash."), actor)
         return _move(run, ~Q(shelf=Shelf.TRASH) & Q(status__in=RESTS), Shelf.TRASH, TRASHED, actor)
 
 
 def restore(run: Run, actor: object) -> bool:
     """False: it is not in the trash."""
-    return _move(run, Q(shelf=Shelf.TRASH), Shelf.NONE, "Restored from the trash.", actor)
+    return _move(run, Q(shelf=Shelf.TRASH), Shelf.NONE, gettext_noop("Restored from the trash."), actor)
 
 
 def purge(run: Run, actor: object) -> None:
@@ -64,7 +65,9 @@ def sweep() -> int:
     """Deletes what has lain in the trash for KDWEB_TRASH_DAYS days (0: never); how many that were."""
     if not settings.KDWEB_TRASH_DAYS:
         return 0
-    old = Run.objects.filter(shelf=Shelf.TRASH, shelved__lt=Now() - timedelta(days=settings.KDWEB_TRASH_DAYS))
+    lain = Now() - timedelta(days=settings.KDWEB_TRASH_DAYS)
+    # Asked every few seconds: by project, because that is what the index of shelves begins with.
+    old = Run.objects.filter(project__in=Project.objects.values("pk"), shelf=Shelf.TRASH, shelved__lt=lain)
     unneeded = old.filter(Q(makes=None) | Q(makes__status=Readiness.FAILED))
     return empty(unneeded, "sweep")[0]
 

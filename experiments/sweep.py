@@ -20,7 +20,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from . import files, jobs, lifecycle, queue
+from . import files, jobs, lifecycle, queue, shelves
 from .models import Artifact, Pulse, Run
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ def sweep(by: str) -> bool:
     nudge()
     jobs.sweep()
     files.sweep_uploads()
+    shelves.sweep()
     return True
 
 

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_GET
 
 from experiments import measurements, plan_facts, run_config, run_tiles, waiting
-from experiments.models import Artifact, LogLine, Role, Run, RunEvent
+from experiments.models import Artifact, LogLine, Run, RunEvent
 from experiments.templatetags.kd import duration, filesize
+
+from . import tags
 
 LOG_LINES = 500
 RELATED = (
@@ -103,8 +105,10 @@ def run_summary(request: HttpRequest, pk: int) -> HttpResponse:
 def _summary(request: HttpRequest, run: Run) -> dict[str, Any]:
     attempts = list(run.attempts.all())
     return {
-        "run": run,
-        "may_start": run.project.may(request.user, Role.MEMBER),
+        **tags.shown(request, run),
+        **neighbours(run),
+        "starred": tags.starred(request, run),
+        "trash_days": settings.KDWEB_TRASH_DAYS,
         "tiles": run_tiles.accuracy(run),
         "fidelity": run_tiles.fidelity(run),
         "sizes": run_tiles.size(run),
@@ -114,11 +118,23 @@ def _summary(request: HttpRequest, run: Run) -> dict[str, Any]:
         "checkpoint": run.artifacts.filter(kind=Artifact.Kind.RESUME).order_by("-fence", "-step").first(),
         "waits_for": waiting.reason(run),
         "place": waiting.place(run),
-        "priorities": Run.Priority.choices,
+        "priorities": [(level.value, level.name.lower(), level.label) for level in Run.Priority],
         "cache": cache_line(run),
         "artifacts": run.artifacts.all(),
         "classes": per_class(run),
         "runs_of_control": run.controlled.all()[:20] if run.purpose == Run.Purpose.CONTROL else [],
+    }
+
+
+def neighbours(run: Run) -> dict[str, int | None]:
+    """Keys of the runs created just before and after this one, of those that its project's list shows."""
+    others = Run.objects.shown().filter(project=run.project_id).exclude(pk=run.pk).order_by()
+    keys = others.values_list("pk", flat=True)
+    older = Q(created__lt=run.created) | Q(created=run.created, pk__lt=run.pk)
+    newer = Q(created__gt=run.created) | Q(created=run.created, pk__gt=run.pk)
+    return {
+        "before": keys.filter(older).order_by("-created", "-pk").first(),
+        "after": keys.filter(newer).order_by("created", "pk").first(),
     }
 
 

@@ -16,6 +16,7 @@ from experiments import bulk, lifecycle, shelves
 from experiments.models import Artifact, Project, Role, Run, Star, Tag
 
 from . import make
+from .lives import swept
 from .people import a_user, browser
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("sent")]
@@ -210,7 +211,9 @@ def test_a_purge_takes_files_curves_and_the_last_of_a_tag_but_nothing_outside_th
     assert [(one.by, one.files) for one in shelves.in_trash(Run.objects.all())] == [("ann", 123)]
     with django_capture_on_commit_callbacks(execute=True):
         shelves.purge(run, "ann")
-    assert not (Run.objects.exists() or Tag.objects.exists() or run.folder.exists())
+    assert not Run.objects.exists()
+    assert not Tag.objects.exists()
+    assert not run.folder.exists()
     with pytest.raises(lifecycle.Refused, match="move it there first"):
         shelves.purge(make.a_run(status="failed"), "ann")
 
@@ -220,3 +223,47 @@ def test_a_run_that_a_teacher_lives_of_does_not_get_into_the_trash(ann: Client) 
     said = many(ann, "trash", maker)["text"]
     assert said == "maker holds the weights of the teacher big: delete the teacher first."
     assert fresh(maker).shelf == ""
+
+
+def test_the_sweep_of_a_process_looks_into_the_trash(sent: Any) -> None:
+    thrown_away(31)
+    swept()
+    swept()
+    assert not Run.objects.exists()
+
+
+# --- The page of the trash ----------------------------------------------------------------------------------
+def test_the_trash_says_what_lies_there_since_when_by_whom_and_what_would_be_lost(ann: Client) -> None:
+    run = thrown_away(3, name="old one")
+    Artifact.objects.create(run=run, kind="resume", path="x", sha256="0", bytes=2_500_000, step=1, fence=1)
+    thrown_away(0, name="other one", project=Project.objects.create(name="Other", slug="other"))
+    text = ann.get(reverse("trash")).content.decode()
+    for said in ("old one", "3\u00a0days ago", "ann", "2.50\u00a0MB", "in 27\u00a0days"):
+        assert said in text
+    assert "other one" not in text
+    assert 'data-confirm-name="old one"' in text
+    assert 'data-confirm-name="Team"' in text
+    vic = browser(a_user("vic", Role.VIEWER)).get(reverse("trash")).content.decode()
+    assert "old one" in vic
+    assert reverse("run_purge", args=[run.pk]) not in vic
+    assert reverse("trash_empty") not in vic
+
+
+def test_one_is_purged_and_the_rest_emptied_by_members_alone(ann: Client) -> None:
+    one, two, kept = (
+        thrown_away(name="one"),
+        thrown_away(name="two"),
+        make.a_run(name="kept", status="failed"),
+    )
+    theirs = thrown_away(name="theirs", project=Project.objects.create(name="Other", slug="other"))
+    vic = browser(a_user("vic", Role.VIEWER))
+    assert vic.post(reverse("run_purge", args=[one.pk])).status_code == 403
+    assert vic.post(reverse("trash_empty")).status_code == 403
+    assert "one is deleted." in ann.post(reverse("run_purge", args=[one.pk]), follow=True).content.decode()
+    said = ann.post(reverse("run_purge", args=[theirs.pk]), follow=True).content.decode()
+    assert "The run is not there" in said
+    said = ann.post(reverse("run_purge", args=[kept.pk]), follow=True).content.decode()
+    assert "kept is not in the trash: move it there first." in said
+    assert "1 run is deleted." in ann.post(reverse("trash_empty"), follow=True).content.decode()
+    assert set(Run.objects.all()) == {kept, theirs}
+    assert two.pk not in Run.objects.values_list("pk", flat=True)
