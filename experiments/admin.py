@@ -8,6 +8,8 @@ from django import forms
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
 
 from experiments import queue
 from experiments.forms.catalogue import TeacherUploadForm, announced_file_problem
@@ -27,9 +29,9 @@ from experiments.models import (
     Worker,
 )
 
-admin.site.site_header = "kdweb administration"
+admin.site.site_header = _("kdweb administration")
 admin.site.site_title = "kdweb"
-admin.site.index_title = "Administration"
+admin.site.index_title = _("Administration")
 
 
 class ReadOnly(admin.ModelAdmin[Any]):
@@ -63,7 +65,9 @@ class CheckpointForm(forms.ModelForm[Teacher]):
     """A teacher from a file. The teacher exists only once a worker has read and measured the file."""
 
     checkpoint = forms.FileField(
-        help_text=f"{TeacherUploadForm.HINT}; read only by a worker, as weights only."
+        help_text=format_lazy(
+            _("{hint}; read only by a worker, as weights only."), hint=TeacherUploadForm.HINT
+        )
     )
 
     class Meta:
@@ -74,9 +78,13 @@ class CheckpointForm(forms.ModelForm[Teacher]):
         values = super().clean() or {}
         dataset, file = values.get("dataset"), values.get("checkpoint")
         if dataset is not None and dataset.project != values.get("project"):
-            self.add_error("dataset", f"“{dataset}” belongs to another project. Choose one of this project.")
+            text = _("“%(name)s” belongs to another project. Choose one of this project.")
+            self.add_error("dataset", text % {"name": dataset})
         if dataset is not None and dataset.status != Dataset.Status.READY:
-            self.add_error("dataset", f"“{dataset}” is {dataset.status}. Wait until it is ready.")
+            text = _("“%(name)s” is %(status)s. Wait until it is ready.")
+            self.add_error(
+                "dataset", text % {"name": dataset, "status": dataset.get_status_display().lower()}
+            )
         if file is not None:
             problem = announced_file_problem(file.name, file.size, TeacherUploadForm)
             if problem:

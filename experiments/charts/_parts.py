@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from django.utils.translation import gettext as _
+
 from experiments import frontier
 from experiments.models import Run
 
@@ -75,7 +77,7 @@ class View:
     def of_control(self, name: str) -> Iterator[Figure]:
         """The control's curve, faint behind the student's."""
         if self.control and name in self.control.names:
-            yield curve(self.control.run, name, label="Control", color="control", dash="dot", opacity=0.7)
+            yield curve(self.control.run, name, label=_("Control"), color="control", dash="dot", opacity=0.7)
 
 
 def curve(
@@ -123,7 +125,7 @@ def layout(
         "hovermode": "x unified",
         "meta": {"log": log},
         "showlegend": False,
-        "xaxis": {"title": {"text": "step"}, "automargin": True},
+        "xaxis": {"title": {"text": _("step")}, "automargin": True},
         "yaxis": yaxis | axis,
         "shapes": [],
         "annotations": [],

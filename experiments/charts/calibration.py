@@ -29,15 +29,16 @@ def figure(view: View) -> Figure | str:
         return ""  # measured by an earlier version
     control: Network = (view.control.run.results.get("student") if view.control else None) or {}
     networks = (
-        ("Teacher", "teacher", "dash", run.results.get("teacher") or {}),
-        ("Control", "control", "dot", control),
-        ("Teacher" if run.makes_id else "Student", "series-1", "solid", student),
+        (_("Teacher"), "teacher", "dash", run.results.get("teacher") or {}),
+        (_("Control"), "control", "dot", control),
+        (_("Teacher") if run.makes_id else _("Student"), "series-1", "solid", student),
     )
     many = measurements.is_multi_label(student)
-    axes = layout("share of labels that are there" if many else "accuracy", ticks=".0%", range=[0, 1.02])
+    title = _("share of labels that are there") if many else _("accuracy")
+    axes = layout(title, ticks=".0%", range=[0, 1.02])
     axes["hovermode"] = "closest"
     axes["xaxis"] |= {
-        "title": {"text": "predicted probability" if many else "confidence"},
+        "title": {"text": _("predicted probability") if many else _("confidence")},
         "tickformat": ".0%",
         "range": [0, 1.02],
     }
@@ -51,6 +52,7 @@ def line(label: str, color: str, dash: str, network: Network) -> Figure:
     """A point a bin, at its mean confidence; the larger, the more predictions lie in it."""
     bins = [one for one in network["reliability"] if one]
     total = sum(one["count"] for one in bins)
+    hover = _("{x} sure, {y} right<br>{n} predictions")
     return {
         "type": "scatter",
         "mode": "lines+markers",
@@ -60,7 +62,7 @@ def line(label: str, color: str, dash: str, network: Network) -> Figure:
         "customdata": [one["count"] for one in bins],
         "line": {"width": 1.6, "dash": dash},
         "marker": {"size": [round(4 + 12 * (one["count"] / total) ** 0.5, 1) for one in bins]},
-        "hovertemplate": "%{x:.1%} sure, %{y:.1%} right<br>%{customdata:,} predictions<extra>"
-        f"{label}</extra>",
+        "hovertemplate": hover.format(x="%{x:.1%}", y="%{y:.1%}", n="%{customdata:,}")
+        + f"<extra>{label}</extra>",
         "meta": {"color": color},
     }

@@ -17,14 +17,14 @@ ORDER = 80
 SCOPES = ("run",)
 SERIES: tuple[str, ...] = ()
 NAMES = {
-    "parameters": "Parameters",
-    "bytes": "Size on disk",
-    "bytes_fp16": "Size as fp16",
-    "bytes_int8": "Size as int8",
-    "flops": "FLOPs",
-    "peak_memory": "Peak memory",
-    "latency": "Latency",
-    "throughput": "Throughput",
+    "parameters": gettext_lazy("Parameters"),
+    "bytes": gettext_lazy("Size on disk"),
+    "bytes_fp16": gettext_lazy("Size as fp16"),
+    "bytes_int8": gettext_lazy("Size as int8"),
+    "flops": gettext_lazy("FLOPs"),
+    "peak_memory": gettext_lazy("Peak memory"),
+    "latency": gettext_lazy("Latency"),
+    "throughput": gettext_lazy("Throughput"),
 }
 
 
@@ -39,19 +39,19 @@ def figure(view: View) -> Figure | str:
     trace = {
         "type": "bar",
         "orientation": "h",
-        "name": "times smaller or faster",
+        "name": _("times smaller or faster"),
         "x": [ratios[name] for name in shown],
-        "y": [NAMES[name] for name in shown],
+        "y": [str(NAMES[name]) for name in shown],
         "text": [f"{ratios[name]:.3g}×" for name in shown],
         "textposition": "outside",
         "cliponaxis": False,
-        "hovertemplate": "%{y}: %{x:.4~g} times<extra></extra>",
+        "hovertemplate": _("{what}: {n} times").format(what="%{y}", n="%{x:.4~g}") + "<extra></extra>",
         "meta": {"color": "series-2"},
     }
     axes = layout("")
     axes |= {"hovermode": "closest", "bargap": 0.45}
     axes["xaxis"] |= {
-        "title": {"text": "times smaller or faster"},
+        "title": {"text": _("times smaller or faster")},
         "rangemode": "tozero",
         "ticksuffix": "×",
         "range": [0, max([*ratios.values(), 1.0]) * 1.18],

@@ -41,10 +41,11 @@ def choose(counts: Matrix) -> tuple[list[int], str]:
     """All classes, or those that most mistakes are made on, in the dataset's order."""
     size = len(counts)
     if size <= SHOWN:
-        return list(range(size)), "predicted"
+        return list(range(size)), _("predicted")
     mistakes = [sum(counts[c]) + sum(row[c] for row in counts) - 2 * counts[c][c] for c in range(size)]
     most = sorted(range(size), key=lambda c: -mistakes[c])[:SHOWN]
-    return sorted(most), f"predicted (the {SHOWN} of {size} classes confused most)"
+    title = _("predicted (the %(n)s of %(all)s classes confused most)") % {"n": SHOWN, "all": size}
+    return sorted(most), title
 
 
 def heatmap(counts: Matrix, theirs: Matrix | None, names: list[str], chosen: list[int], title: str) -> Figure:
@@ -52,7 +53,7 @@ def heatmap(counts: Matrix, theirs: Matrix | None, names: list[str], chosen: lis
     totals = [max(1, sum(row)) for row in counts]
     trace: Figure = {
         "type": "heatmap",
-        "name": "student",
+        "name": _("student"),
         "x": [names[c] for c in chosen],
         "y": [names[c] for c in chosen],
         "z": [[round((counts[r][c] / totals[r]) ** 0.5, 4) for c in chosen] for r in chosen],
@@ -60,7 +61,8 @@ def heatmap(counts: Matrix, theirs: Matrix | None, names: list[str], chosen: lis
         "zmax": 1,
         "text": [[counts[r][c] or "" for c in chosen] for r in chosen],
         "customdata": [[words(counts, theirs, r, c, totals[r]) for c in chosen] for r in chosen],
-        "hovertemplate": "%{y} taken for %{x}<br>%{customdata}<extra></extra>",
+        "hovertemplate": _("{truth} taken for {guess}").format(truth="%{y}", guess="%{x}")
+        + "<br>%{customdata}<extra></extra>",
         "showscale": False,
         "xgap": 1,
         "ygap": 1,
@@ -68,7 +70,7 @@ def heatmap(counts: Matrix, theirs: Matrix | None, names: list[str], chosen: lis
     }
     if len(chosen) <= NUMBERED:
         trace["texttemplate"] = "%{text}"
-    axes = layout("true class")
+    axes = layout(_("true class"))
     axes["hovermode"] = "closest"
     whole: Figure = {"type": "category", "showgrid": False}
     if len(chosen) <= NUMBERED:
@@ -80,12 +82,12 @@ def heatmap(counts: Matrix, theirs: Matrix | None, names: list[str], chosen: lis
 
 def words(counts: Matrix, theirs: Matrix | None, row: int, column: int, total: int) -> str:
     own = counts[row][column]
-    text = f"{own} of {total} ({100 * own / total:.1f}\u202f%)"
+    text = _("%(n)s of %(all)s") % {"n": own, "all": total} + f" ({100 * own / total:.1f}\u202f%)"
     if theirs is None:
         return text
     other = theirs[row][column]
-    difference = f"{own - other:+d}".replace("-", "\u2212") if own != other else "the same"
-    return f"{text}<br>teacher {other} ({difference})"
+    difference = f"{own - other:+d}".replace("-", "\u2212") if own != other else _("the same")
+    return f"{text}<br>{_('teacher')} {other} ({difference})"
 
 
 def pairs(confused: list[list[int]], names: list[str]) -> Figure:
@@ -94,15 +96,15 @@ def pairs(confused: list[list[int]], names: list[str]) -> Figure:
     trace = {
         "type": "bar",
         "orientation": "h",
-        "name": "student",
+        "name": _("student"),
         "x": [count for _, _, count in shown],
         "y": [f"{names[truth]} → {names[guess]}" for truth, guess, _ in shown],
-        "hovertemplate": "%{y}: %{x} times<extra></extra>",
+        "hovertemplate": _("{what}: {n} times").format(what="%{y}", n="%{x}") + "<extra></extra>",
         "meta": {"color": "series-1"},
     }
-    axes = layout("true class → predicted")
+    axes = layout(_("true class → predicted"))
     axes |= {"hovermode": "closest", "bargap": 0.3}
-    axes["xaxis"] |= {"title": {"text": "samples"}, "rangemode": "tozero"}
+    axes["xaxis"] |= {"title": {"text": _("samples")}, "rangemode": "tozero"}
     axes["yaxis"] |= {"autorange": "reversed", "type": "category", "showgrid": False}
     axes["yaxis"] |= {"tickmode": "linear", "dtick": 1}
     return {"data": [trace], "layout": axes}

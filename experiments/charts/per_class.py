@@ -33,14 +33,18 @@ def figure(view: View) -> Figure | str:
     rows = {who: values for who, values in rows.items() if len(values) == len(students)}
     names = class_names(run, len(students))
     chosen, title = choose(rows, len(students))
-    labels = {"student": "Teacher" if run.makes_id else "Student", "teacher": "Teacher", "control": "Control"}
+    labels = {
+        "student": _("Teacher") if run.makes_id else _("Student"),
+        "teacher": _("Teacher"),
+        "control": _("Control"),
+    }
     colours = {"student": "series-1", "teacher": "teacher", "control": "control"}
     traces = [
         bars(labels[who], colours[who], names, rows[who], chosen)
         for who in ("teacher", "student", "control")
         if who in rows
     ]
-    what = "average precision" if measurements.is_multi_label(student) else "accuracy"
+    what = _("average precision") if measurements.is_multi_label(student) else _("accuracy")
     axes = layout(what, **percent_axis(), from_zero=True)
     axes |= {"barmode": "group", "bargap": 0.3, "bargroupgap": 0.08}
     axes["xaxis"] |= {"title": {"text": title}, "type": "category", "tickmode": "linear", "dtick": 1}
@@ -53,7 +57,7 @@ def choose(rows: dict[str, Values], count: int) -> tuple[list[int], str]:
     A class without samples comes last.
     """
     if count <= SHOWN:
-        return list(range(count)), "class"
+        return list(range(count)), _("class")
     student, teacher = rows["student"], rows.get("teacher")
 
     def place(i: int) -> float:
@@ -63,9 +67,10 @@ def choose(rows: dict[str, Values], count: int) -> tuple[list[int], str]:
         return -abs(own - other) if other is not None else own if teacher is None else 0.0
 
     shown = sorted(range(count), key=place)[:SHOWN]
+    words = {"n": SHOWN, "all": count}
     if teacher:
-        return shown, f"the {SHOWN} of {count} classes where student and teacher differ most"
-    return shown, f"the {SHOWN} weakest of {count} classes"
+        return shown, _("the %(n)s of %(all)s classes where student and teacher differ most") % words
+    return shown, _("the %(n)s weakest of %(all)s classes") % words
 
 
 def bars(label: str, color: str, names: list[str], values: Values, chosen: list[int]) -> Figure:
