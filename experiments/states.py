@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.utils.functional import Promise
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, gettext_noop
 
 STATUSES: dict[str, Promise] = {
     "draft": gettext_lazy("Draft"),
@@ -59,3 +59,80 @@ STATUS_LIKE = {
     "checking": "preparing",
     "refused": "failed",
 }
+
+# What rows hold in English and pages show through the filter `spoken`: the engine's phases and splits, what a
+# method needs, the parts that health asks, sentences of a run's history and ends.
+_ = gettext_noop
+
+STORED = (
+    _("starting"),
+    _("Starting"),
+    _("data"),
+    _("model"),
+    _("teacher"),
+    _("training"),
+    _("evaluation"),
+    _("compression"),
+    _("checkpoint"),
+    _("ready"),
+    _("Waiting for a worker"),
+    _("on the test split"),
+    _("on the val split"),
+    _("reading the file"),
+    _("checking the archive"),
+    _("checking the images"),
+    _("decoding the images"),
+    _("Train"),
+    _("Val"),
+    _("Test"),
+    _("val"),
+    _("test"),
+    _("logits"),
+    _("features"),
+    _("labels"),
+    _("index"),
+    _("views"),
+    _("Accuracy"),
+    _("dataset"),
+    _("student"),
+    _("run"),
+    _("Database"),
+    _("Broker"),
+    _("Sweep"),
+    _("Workers"),
+    _("Queue"),
+    _("Disk"),
+    _("Migrations"),
+    _("Submitted."),
+    _("Cancelled before it started."),
+    _("Cancelled while it was paused."),
+    _("Stop requested."),
+    _("Pause requested."),
+    _("The pause is withdrawn."),
+    _("Resumed."),
+    _("Tried again from the start."),
+    _("Tried again from its last checkpoint."),
+    _("Its worker went silent."),
+    _("Training begins."),
+    _("Finished."),
+    _("Failed"),
+    _("Paused"),
+    _("It is tried again"),
+    _("Its worker lets go of it; the run goes back to the queue."),
+    _("Stopped by request."),
+    _("Paused by request."),
+    _("Its training ended without a file of weights."),
+    _("There is room on the disk again."),
+    _("No worker offers it any more."),
+    _("The training process aborted itself (SIGABRT): a library met a state it cannot handle."),
+    _("The training process used more processor time than it is allowed."),
+    _("The training process ended without a result."),
+    _(
+        "The training process was killed (signal 9): probably the machine ran out of memory. Use a "
+        "smaller batch, or a machine with more memory."
+    ),
+    _(
+        "The training process met a bus error (SIGBUS): shared memory (/dev/shm) is full, or a file that "
+        "it was reading was cut short. Free space there, and see that the data are whole."
+    ),
+)

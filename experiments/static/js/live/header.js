@@ -16,15 +16,24 @@ function rate(value) {
   return value >= 1000 ? `${(value / 1000).toPrecision(3)}${NBSP}k` : value.toPrecision(3);
 }
 
+const WORDS = gettext("epoch %(epoch)s of %(epochs)s · step %(step)s of %(steps)s");
 const TEXT = {
-  progress: (p) => `epoch ${p.epoch} of ${p.epochs} · step ${whole(p.step)} of ${whole(p.total_steps)}`,
-  rate: (p) => (p.rate == null ? "" : `${rate(p.rate)} samples/s`),
-  eta: (p) => (p.eta == null ? "" : `${duration(p.eta)} left`),
+  progress: (p) => interpolate(WORDS, { ...p, step: whole(p.step), steps: whole(p.total_steps) }, true),
+  rate: (p) => (p.rate == null ? "" : interpolate(gettext("%s samples/s"), [rate(p.rate)])),
+  eta: (p) => (p.eta == null ? "" : interpolate(gettext("%s left"), [duration(p.eta)])),
 };
+// The engine's phases come in English, as `name` or `name: detail`.
+const PHASES = {
+  starting: gettext("starting"), Starting: gettext("Starting"), data: gettext("data"), model: gettext("model"),
+  teacher: gettext("teacher"), training: gettext("training"), evaluation: gettext("evaluation"),
+  compression: gettext("compression"), "Waiting for a worker": gettext("Waiting for a worker"),
+  "on the test split": gettext("on the test split"), "on the val split": gettext("on the val split"),
+};
+const spoken = (text) => text.split(": ").map((part) => PHASES[part] ?? part).join(": ");
 
 function write(element, { phase, progress }) {
   const field = element.dataset.live;
-  if (field === "phase" && phase !== undefined) element.textContent = phase;
+  if (field === "phase" && phase !== undefined) element.textContent = spoken(phase);
   else if (field === "bar" && progress) element.value = progress.step / Math.max(1, progress.total_steps);
   else if (TEXT[field] && progress) element.textContent = TEXT[field](progress);
 }
