@@ -175,6 +175,12 @@ def dashes(colours: Iterable[str]) -> list[str]:
     return drawn
 
 
+def accuracy(entry: Entry) -> str:
+    """What stands beside its name in the list."""
+    value = entry.value(MEASURES[0])
+    return MEASURES[0].show(value) if value is not None else ""
+
+
 def metrics(found: Sequence[Entry]) -> set[str]:
     """What the accuracies are of: top-1, mAP, or both kinds, which do not compare."""
     return {run.metric for entry in found for run in entry.runs}

@@ -23,6 +23,11 @@ class Row:
         return [show(value) for value in self.values]
 
     @property
+    def cells(self) -> list[tuple[str, bool]]:
+        """Each value as shown, and whether it is other than the first."""
+        return [(show(value), value != self.values[0]) for value in self.values]
+
+    @property
     def changed(self) -> bool:
         return any(value != self.values[0] for value in self.values)
 
