@@ -1,4 +1,4 @@
-"""A site of its own for the benchmarks that need workers: a private Redis, SQLite, scikit-learn's digits."""
+"""A site of its own for the benchmarks that need workers: a private Redis, a database, scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @contextmanager
-def site() -> Iterator[Path]:
-    """Its data folder. Within, Django speaks to its database."""
+def site(database_url: str = "") -> Iterator[Path]:
+    """Its data folder. Within, Django speaks to its database: SQLite, or the one named."""
     with tempfile.TemporaryDirectory(prefix="kdweb-bench-") as name:
         os.environ |= {
             "KDWEB_HOME": name,
             "DJANGO_SETTINGS_MODULE": "kdweb.settings",
-            "KDWEB_DATABASE_URL": "",
+            "KDWEB_DATABASE_URL": database_url,
         }
         import django
 

@@ -20,7 +20,7 @@ from experiments.metric_store import View
 LEVEL = 3  # of gzip: half the time of 6, a twentieth more bytes
 SMALL = 1024  # bytes that are not worth it
 NULLS = (("-inf", "null"), ("inf", "null"), ("nan", "null"))
-EYE = 6  # significant digits of an envelope's values, at least
+EYE = 5  # significant digits of an envelope's values, at least
 
 
 def curve(view: View) -> str:
