@@ -47,11 +47,12 @@ def read_run(request: HttpRequest, run_id: int) -> Run:
 
 
 @router.delete("/runs/{int:run_id}", response={204: None, 403: Message, 404: Message, 409: Message})
-def delete_run(request: HttpRequest, run_id: int) -> Status[None]:
-    """The run with its curves and files; 409 while a worker has it or a teacher lives of it."""
+def delete_run(request: HttpRequest, run_id: int, for_good: bool = False) -> Status[None]:
+    """Into the trash; with `for_good` out of it, with its curves and files. 409 while a worker has the run or
+    a teacher lives of it."""
     run = access.run_of(request, run_id)
     access.require_member(request, run)
-    controls.delete(run, request.user)
+    (controls.purge if for_good else controls.trash)(run, request.user)
     return Status(204, None)
 
 

@@ -46,6 +46,7 @@ class State(Schema):
     rate: float | None
     eta: float | None
     accuracy: float | None
+    shelf: str
 
 
 class Event(Schema):
@@ -76,6 +77,8 @@ class Notes(Schema):
 
     text: str
     version: int
+    by: str | None
+    saved: datetime | None
 
 
 class NotesConflict(Notes):
@@ -148,6 +151,7 @@ class RunRow(State):
 
 
 class RunDetail(RunRow):
+    tags: list[str]
     more_teachers: list[Ref]
     mixing: dict[str, Any]
     frozen_stages: int
@@ -156,6 +160,10 @@ class RunDetail(RunRow):
     metrics: dict[str, Any]
     results: dict[str, Any]
     compression: dict[str, float]
+
+    @staticmethod
+    def resolve_tags(run: Run) -> list[str]:
+        return [tag.name for tag in run.tags.all()]
 
     @staticmethod
     def resolve_more_teachers(run: Run) -> list[Teacher]:

@@ -28,6 +28,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import get_language, gettext_lazy, ngettext, pgettext, to_locale
 from django.utils.translation import gettext as _
 
+from experiments.markdown import render as render_markdown
 from experiments.states import STATUS_LIKE as STATUS_LIKE
 from experiments.states import STATUSES as STATUSES
 from kdweb.version import version
@@ -226,6 +227,12 @@ def run_state(run: Any) -> str:
     """A run's state as shown: what somebody has asked of it comes before what it still does."""
     asked = {"pause": "pausing", "stop": "stopping"}.get(run.asked, "")
     return asked if asked and run.state in run.ACTIVE else str(run.state)
+
+
+@register.filter
+def markdown(text: str) -> SafeString:
+    """People's Markdown, sanitised."""
+    return render_markdown(text)
 
 
 # Reusable parts

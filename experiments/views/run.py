@@ -29,6 +29,7 @@ RELATED = (
     "teacher__architecture",
     "makes",
     "owner",
+    "notes_by",
     "experiment",
     "control",
     "control__dataset",

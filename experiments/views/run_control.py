@@ -126,25 +126,38 @@ def _toast(text: str, kind: str, action: dict[str, Any] | None = None) -> HttpRe
 
 @require_http_methods(["GET", "POST"])
 def run_notes(request: HttpRequest, pk: int) -> HttpResponse:
-    """The notes' card; with `edit` as a form. Who saves what he began from older notes gets both texts."""
-    run = get_object_or_404(Run.objects.for_user(request.user).select_related("project"), pk=pk)
+    """The notes' card; with `edit` as a form; posted with `show`, the form once more, written or as it will
+    look. Who saves what he began from older notes gets both texts."""
+    run = get_object_or_404(Run.objects.for_user(request.user).select_related("project", "notes_by"), pk=pk)
     context: dict[str, object] = {"run": run, "may_start": run.project.may(request.user, Role.MEMBER)}
     if request.method == "POST":
         require_member(request, run.project)
-        context |= _save_notes(run, request.POST.get("text", ""), request.POST.get("version", ""))
+        context |= _shown_notes(request) if "show" in request.POST else _save_notes(request, run)
         if not context["edit"] and not request.htmx:  # type: ignore[attr-defined]
             return redirect("run_detail", pk=pk)
     elif "edit" in request.GET:
         require_member(request, run.project)
-        context |= {"edit": True, "text": run.notes}
+        context |= {"edit": True, "text": run.notes, "version": run.notes_version}
     template = "runs/_notes.html" if request.htmx else "runs/notes.html"  # type: ignore[attr-defined]
     return render(request, template, context)
 
 
-def _save_notes(run: Run, text: str, version: str) -> dict[str, object]:
-    """What the card shows afterwards: the notes, or the form with what is in the way."""
+def _shown_notes(request: HttpRequest) -> dict[str, object]:
+    """Nothing is saved: what was typed, and what it was begun from, go back as they came."""
+    data = request.POST
+    back: dict[str, object] = {name: data.get(name, "") for name in ("text", "version", "conflict")}
     try:
-        saved = notes.save(run, text, int(version) if version.isdecimal() else -1)
+        notes.clean(data.get("text", ""))
     except ValueError as error:
-        return {"edit": True, "text": text, "error": str(error)}
-    return {"edit": not saved, "text": text, "conflict": not saved}
+        return back | {"edit": True, "error": str(error)}
+    return back | {"edit": True, "preview": data["show"] == "preview"}
+
+
+def _save_notes(request: HttpRequest, run: Run) -> dict[str, object]:
+    """What the card shows afterwards: the notes, or the form with what is in the way."""
+    text, version = request.POST.get("text", ""), request.POST.get("version", "")
+    try:
+        saved = notes.save(run, text, int(version) if version.isdecimal() else -1, request.user)  # type: ignore[arg-type]
+    except ValueError as error:
+        return {"edit": True, "text": text, "error": str(error), "version": version}
+    return {"edit": not saved, "text": text, "conflict": not saved, "version": run.notes_version}

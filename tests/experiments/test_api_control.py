@@ -62,10 +62,13 @@ def test_what_cannot_be_done_is_409_with_the_reason(ann: Client) -> None:
         409, {"detail": "done has succeeded: there is nothing to pause."}
     )  # fmt: skip
     assert send(ann, f"runs/{busy.pk}", method="delete") == (
-        409, {"detail": "busy is running: stop it first, then delete it."}
+        409, {"detail": "busy is running: stop it first, then move it to the trash."}
     )  # fmt: skip
-    assert send(ann, f"runs/{done.pk}", method="delete") == (204, None)
-    assert send(ann, f"runs/{done.pk}", method="delete")[0] == 404
+    for _ in range(2):
+        assert send(ann, f"runs/{done.pk}", method="delete") == (204, None)
+    assert Run.objects.get(pk=done.pk).shelf == "trash"
+    assert send(ann, f"runs/{done.pk}?for_good=true", method="delete") == (204, None)
+    assert send(ann, f"runs/{done.pk}?for_good=true", method="delete")[0] == 404
 
 
 def test_a_bad_priority_is_refused_by_field_value_and_fix(ann: Client) -> None:
@@ -94,11 +97,13 @@ def test_the_history_and_the_attempts_are_told_in_order(ann: Client) -> None:
 def test_the_second_writer_of_notes_gets_the_first_one_s(ann: Client) -> None:
     run = make.a_run()
     path = f"runs/{run.pk}/notes"
-    assert send(ann, path, {"text": "one", "version": 0}, "put") == (200, {"text": "one", "version": 1})
+    code, said = send(ann, path, {"text": "one", "version": 0}, "put")
+    assert (code, said["text"], said["version"], said["by"]) == (200, "one", 1, "ann")
     code, said = send(ann, path, {"text": "two", "version": 0}, "put")
     assert (code, said["text"], said["version"]) == (409, "one", 1)
     assert send(ann, path, {"text": "x" * 20_001, "version": 1}, "put")[0] == 422
-    assert ann.get(f"/api/{path}").json() == {"text": "one", "version": 1}
+    said = ann.get(f"/api/{path}").json()
+    assert (said["text"], said["version"], said["saved"] is not None) == ("one", 1, True)
 
 
 def test_viewers_change_nothing_and_strangers_see_nothing() -> None:
@@ -135,3 +140,27 @@ def test_workers_are_listed_and_drained_by_those_who_may(ann: Client) -> None:
         assert send(client, path, {})[0] == 422
         assert send(client, "workers/nobody/drain", {"drain": True})[0] == 404
     assert root.get("/api/workers").json()[0]["run"] == theirs.pk
+
+
+def test_a_run_is_put_away_and_taken_back(ann: Client) -> None:
+    run, busy = make.a_run(name="r", status="failed"), make.a_running_run(name="busy")
+    for shelf in ("archive", "archive", "", "trash", ""):
+        assert send(ann, f"runs/{run.pk}/shelf", {"shelf": shelf}, "put")[1]["shelf"] == shelf
+    code, said = send(ann, f"runs/{busy.pk}/shelf", {"shelf": "archive"}, "put")
+    assert (code, said["detail"]) == (409, "busy has not ended: stop it first, then archive it.")
+    assert send(ann, f"runs/{run.pk}/shelf", {"shelf": "attic"}, "put")[0] == 422
+
+
+def test_tags_change_together_or_not_at_all_and_stars_are_ones_own(ann: Client) -> None:
+    run = make.a_run()
+    assert send(ann, f"runs/{run.pk}/tags", {"add": ["b", "a"]}) == (200, ["a", "b"])
+    code, said = send(ann, f"runs/{run.pk}/tags", {"remove": ["a"], "add": ["no good"]})
+    assert (code, "cannot be in a tag" in said["detail"]) == (400, True)
+    assert send(ann, f"runs/{run.pk}", method="get")[1]["tags"] == ["a", "b"]
+    assert send(ann, "tags", method="get")[1] == [{"name": "a", "count": 1}, {"name": "b", "count": 1}]
+    vic = browser(a_user("vic", Role.VIEWER))
+    assert send(vic, f"runs/{run.pk}/tags", {"add": ["c"]})[0] == 403
+    assert send(vic, f"runs/{run.pk}/star", method="put")[0] == 204
+    assert [star.user.username for star in run.stars.all()] == ["vic"]
+    assert send(vic, f"runs/{run.pk}/star", method="delete")[0] == 204
+    assert not run.stars.exists()
