@@ -12,7 +12,7 @@ const FIXED = [
   { keys: "/", group: "page", label: gettext("Search or filter this page"), find: () => $("[data-search]") ?? $("main input[type=search]"), run: seek },
   { keys: "j", group: "list", label: gettext("Next row"), find: rows, run: (all) => step(all, 1) },
   { keys: "k", group: "list", label: gettext("Row before"), find: rows, run: (all) => step(all, -1) },
-  { keys: "x", group: "list", label: gettext("Select the row"), find: boxes, run: select },
+  { keys: "x", group: "list", label: gettext("Select the row"), find: () => boxes(), run: select },
   { keys: "Enter", group: "list", label: gettext("Open the row"), find: rows }, // the browser's own: the row's link has the focus
   { keys: "Ctrl K", group: "all", label: gettext("Go to anything, do anything"), find: () => $("#palette") },
   { keys: "?", group: "all", label: gettext("This help"), find: () => $("#help"), run: (help) => showHelp(help) },
