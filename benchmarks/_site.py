@@ -1,4 +1,4 @@
-"""A site of its own for the benchmarks that need workers: a private Redis, a database, scikit-learn's digits."""
+"""A site of its own for the benchmarks that need one: a private Redis, a database, scikit-learn's digits."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ import argparse
 import gzip
 import json
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -111,7 +110,10 @@ def plain_table(points: int) -> tuple[float, float]:
             marks = [(1, *row) for row in rows[begin : begin + 10_000]]
             cursor.executemany("INSERT INTO plain VALUES (%s, %s, %s, %s)", marks)
         size = _size(cursor) / points
-        question = "SELECT step / %s, min(value), max(value) FROM plain WHERE series = 1 GROUP BY step / %s ORDER BY 1"
+        question = (
+            "SELECT step / %s, min(value), max(value) FROM plain "
+            "WHERE series = 1 GROUP BY step / %s ORDER BY 1"
+        )
         took = []
         for _ in range(3):
             began = time.perf_counter()
