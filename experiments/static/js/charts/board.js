@@ -1,14 +1,18 @@
-// The charts of one page: what they show together (axis, smoothing, zoom, live points) and when they draw.
+// The charts of one page: what they show together (axis, smoothing, zoom, cursor, live points) and when they draw.
 import { Live } from "../live.js";
-import { along, stepsWithin, timeUnit } from "./axis.js";
+import { Arrangement } from "./arrange.js";
+import { along, timeUnit } from "./axis.js";
 import { Card } from "./card.js";
+import { Cursor } from "./cursor.js";
 import { legendItem } from "./frame.js";
 import { plotly } from "./plotly.js";
 import { Store, keyOf } from "./store.js";
 import { Toolbar } from "./toolbar.js";
+import { Turns } from "./turns.js";
 
 const DRAW_EVERY = 300; // ms
 const MOST_NAMES = 150; // series seen live that the figures are asked for at once
+const SETTLE = 1500; // ms after which a new phase is in the database
 
 export class Board {
   constructor(root) {
@@ -16,27 +20,42 @@ export class Board {
     this.grid = root.querySelector("[data-chart-grid]");
     this.shared = root.querySelector("[data-chart-legend]");
     this.urls = { figures: root.dataset.charts, csv: root.dataset.csv };
-    this.words = { nothing: root.dataset.wordNothing, save: root.dataset.wordSave, full: root.dataset.wordFull, again: root.dataset.wordAgain, missing: root.dataset.wordMissing };
     this.name = root.dataset.name || "charts";
     this.store = new Store(root.dataset.series);
     this.cards = new Map();
     this.runs = [];
     this.off = new Set(); // runs switched off in the shared legend
     this.seen = new Set(); // series that live frames named and no figure had
+    this.phases = new Map(); // run → what it does now
+    this.resets = 0;
+    this.unit = timeUnit(0);
+    this.turns = new Turns();
+    this.arrangement = new Arrangement(this);
+    this.cursor = new Cursor(this);
     this.toolbar = new Toolbar(this);
+    this.range = this.#linked();
     this.live = root.dataset.live ? new Live(root.dataset.live, () => this.refresh(), (run, frame) => this.frame(run, frame)) : null;
     this.watcher = new IntersectionObserver((entries) => entries.forEach((entry) => this.#byElement(entry.target)?.seen(entry.isIntersecting)), { rootMargin: "150px" });
     this.sizes = new ResizeObserver((entries) => entries.forEach((entry) => this.#byElement(entry.target.closest("[data-chart]"))?.resize()));
     document.addEventListener("kd:theme", () => this.redraw());
+    if (this.several) document.addEventListener("click", (event) => this.#looked(event));
   }
 
-  get mode() { return this.toolbar.mode; }
-  get log() { return this.toolbar.log; }
-  get smoothing() { return this.toolbar.smoothing; }
+  get settings() { return this.toolbar.settings; }
+  get several() { return this.arrangement.kind === "compare"; }
 
   plotly() { return plotly(this.root.dataset.plotly, this.root.dataset.plotlyCss); }
   run(id) { return this.runs.find((run) => run.id === id); }
+  placing(mode, run) { return along(mode, this.run(run), this.store.started.get(run) ?? 0, this.unit); }
   #byElement(element) { return [...this.cards.values()].find((card) => card.element === element); }
+
+  // The part that the page's address shows.
+  #linked() {
+    const ends = this.toolbar.range;
+    if (!ends) return null;
+    this.toolbar.zoomed(true);
+    return { mode: this.settings.mode, ends };
+  }
 
   async open() {
     this.plotly().catch(() => {}); // begins to load while the figures are asked for
@@ -62,29 +81,27 @@ export class Board {
   #show({ runs, charts }) {
     this.runs = runs;
     this.toolbar.offer(runs);
-    this.#sharedLegend();
     const known = new Set(charts.map((spec) => spec.key));
     for (const [key, card] of this.cards) if (!known.has(key)) this.#remove(key, card);
-    charts.forEach((spec) => {
-      const card = this.cards.get(spec.key);
-      if (card) card.update(spec); else this.#add(spec);
-    });
-    if (!this.grid.dataset.ready) this.grid.querySelectorAll("[data-placeholder]").forEach((element) => element.remove());
+    const before = this.cards;
+    this.cards = new Map(charts.map((spec) => [spec.key, before.get(spec.key) ?? new Card(this, spec)]));
+    if (!this.grid.dataset.ready) this.grid.replaceChildren();
     this.grid.dataset.ready = "yes";
-    this.grid.append(...charts.map((spec) => this.cards.get(spec.key).element).filter((element, i) => this.grid.children[i] !== element));
+    this.arrangement.place([...this.cards.values()]);
+    for (const spec of charts) if (before.has(spec.key)) this.cards.get(spec.key).update(spec); else this.#watch(this.cards.get(spec.key));
+    this.#sharedLegend();
   }
 
-  #add(spec) {
-    const card = new Card(this, spec);
-    this.cards.set(spec.key, card);
-    this.grid.append(card.element);
+  #watch(card) {
     this.watcher.observe(card.element);
     this.sizes.observe(card.body);
+    if (card.curves) this.cursor.watch(card);
   }
 
   #remove(key, card) {
     this.watcher.unobserve(card.element);
     this.sizes.unobserve(card.body);
+    this.cursor.forget(card);
     card.element.remove();
     this.cards.delete(key);
   }
@@ -96,25 +113,56 @@ export class Board {
 
   redraw() { for (const card of this.cards.values()) card.redraw(); }
 
-  // One legend for all charts where several runs are compared.
+  // All charts of a page show time in the same unit; the longest run says which.
+  measure() {
+    const unit = timeUnit(this.store.longest);
+    if (unit.name === this.unit.name) return;
+    this.unit = unit;
+    for (const card of this.cards.values()) if (card.mode === "time" && card.drawn) card.redraw();
+  }
+
+  find(text) { this.arrangement.find(text); }
+
+  // One legend for all charts where several runs are compared: its own, or the page's buttons with data-run-eye.
   #sharedLegend() {
-    if (!this.shared) return;
-    this.shared.replaceChildren(...this.runs.map((run) => legendItem(run.name, run.colour, !this.off.has(run.id), (event) => {
-      const off = !this.off.delete(run.id);
-      if (off) this.off.add(run.id);
-      event.currentTarget.setAttribute("aria-pressed", String(!off));
-      this.redraw();
-    })));
+    this.shared?.replaceChildren(...this.runs.map((run) => {
+      const item = legendItem(run.name, run.colour, true, () => {}, "line", this.#dash(run.id));
+      item.dataset.runEye = run.id;
+      return item;
+    }));
+    this.#eyes();
+  }
+
+  #dash(run) {
+    for (const card of this.cards.values()) {
+      const trace = card.curves && card.figure?.data.find(({ meta }) => meta.run === run);
+      if (trace) return trace.line.dash;
+    }
+    return "solid";
+  }
+
+  #eyes() {
+    for (const eye of document.querySelectorAll("[data-run-eye]")) eye.setAttribute("aria-pressed", String(!this.off.has(Number(eye.dataset.runEye))));
+  }
+
+  #looked(event) {
+    const eye = event.target.closest?.("[data-run-eye]");
+    if (!eye) return;
+    const run = Number(eye.dataset.runEye);
+    if (!this.off.delete(run)) this.off.add(run);
+    this.#eyes();
+    this.redraw();
   }
 
   isHidden(meta, card) {
-    if (this.shared) return this.off.has(meta.run);
+    if (this.several) return this.off.has(meta.run);
     const trace = card.figure.data.find((one) => one.meta === meta);
     return card.hidden.has(trace.name);
   }
 
   // Live points
   frame(run, frame) {
+    if (frame.phase !== undefined) this.#phase(run, frame.phase);
     if (!frame.points) return;
     const grown = this.store.append(run, frame.points);
     this.#unknown(run, Object.keys(frame.points));
@@ -122,14 +170,28 @@ export class Board {
     if (touched.length) this.#soon();
   }
 
+  // Where one stage gives way to the next the server knows the step: the figures bring the mark.
+  #phase(run, phase) {
+    const before = this.phases.get(run);
+    this.phases.set(run, phase);
+    if (before !== undefined && before !== phase) this.#again(SETTLE);
+  }
+
+  // Not before the drawings under way are done, and as long again: half of the time is the reader's.
   #soon() {
+    this.more = true;
     if (this.timer) return;
-    const wait = Math.max(0, (this.last ?? 0) + DRAW_EVERY - performance.now());
-    this.timer = setTimeout(() => {
-      this.timer = null;
-      this.last = performance.now();
-      for (const card of this.cards.values()) if (card.curves) card.flush();
-    }, wait);
+    this.timer = setTimeout(() => this.#round(), Math.max(0, (this.next ?? 0) - performance.now()));
+  }
+
+  async #round() {
+    const begin = performance.now();
+    this.more = false;
+    this.measure();
+    await Promise.all([...this.cards.values()].filter((card) => card.curves).map((card) => card.flush()));
+    this.next = performance.now() + Math.max(DRAW_EVERY, performance.now() - begin);
+    this.timer = null;
+    if (this.more) this.#soon();
   }
 
   // A series that no figure had: the figures are asked for again, with its name.
@@ -138,36 +200,22 @@ export class Board {
     const fresh = names.map((name) => keyOf(run, name)).filter((key) => !known.has(key) && !this.seen.has(key));
     if (!fresh.length) return;
     fresh.forEach((key) => this.seen.add(key));
+    this.#again(150);
+  }
+
+  #again(wait) {
     clearTimeout(this.asking);
-    this.asking = setTimeout(async () => { try { this.#show(await this.#figures()); } catch { /* the next refresh brings them */ } }, 150);
+    this.asking = setTimeout(async () => { try { this.#show(await this.#figures()); } catch { /* the next refresh brings them */ } }, wait);
   }
 
-  // Zoom, in all charts of the page at once
-  zoom(range, source) {
+  // Zoom, in all charts of the page at once. `range`: { mode, ends, walls }, or null for everything.
+  zoom(range) {
     clearTimeout(this.zooming);
+    if (!range) this.resets += 1;
+    this.range = range;
     this.toolbar.zoomed(range !== null);
-    this.zooming = setTimeout(() => {
-      for (const card of this.cards.values()) card.follow(range, source).catch((error) => window.kd.toast(error.message, { kind: "bad" }));
-    }, range ? 200 : 0);
-  }
-
-  stepsOf(range, keys) {
-    let first = Infinity, last = -Infinity;
-    for (const key of keys) {
-      const points = this.store.get(key);
-      if (!points.s.length) continue;
-      const run = Number(key.slice(0, key.indexOf(":")));
-      const unit = this.mode === "time" ? this.#unit(keys) : null;
-      const [from, to] = this.mode === "step" ? range : stepsWithin(range, points, along(this.mode, this.run(run), this.store.started.get(run) ?? 0, unit));
-      first = Math.min(first, from);
-      last = Math.max(last, to);
-    }
-    return first <= last ? [first, last] : null;
-  }
-
-  #unit(keys) {
-    const longest = Math.max(0, ...keys.map((key) => this.store.get(key)).filter((one) => one.w.length).map(({ w }) => w[w.length - 1] - w[0]));
-    return timeUnit(longest);
+    this.toolbar.save();
+    this.zooming = setTimeout(() => { for (const card of this.cards.values()) if (card.curves) card.redraw(); }, range ? 200 : 0);
   }
 
   csvUrl(keys) {

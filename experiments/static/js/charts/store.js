@@ -1,21 +1,24 @@
 // The points a page knows, by run and series. Steps rise: what comes again at a known step is dropped, so frames
 // may overlap with what was fetched. Frames that arrive before a series was fetched wait until it is.
+import { noteOdd } from "./odd.js";
 
-const MOST = 6000; // points a curve may grow to in the page before it is thinned
+const MOST = 4000; // points a curve may grow to in the page before it is thinned
 const THINNED = 2000;
+const WAITING = 150; // frames kept for a series that was not fetched: half a minute, longer than the server's delay
 
 export const keyOf = (run, name) => `${run}:${name}`;
 
 export class Store {
   constructor(url) {
     this.url = url;
-    this.series = new Map(); // key → { s, v, w, loaded, waiting, version }
+    this.series = new Map(); // key → { s, v, w, odd, loaded, waiting, version }
     this.started = new Map(); // run → Unix time of its first point
+    this.longest = 0; // seconds from the begin of a run to its last point
   }
 
   get(key) {
     let found = this.series.get(key);
-    if (!found) this.series.set(key, (found = { s: [], v: [], w: [], loaded: false, waiting: [], version: 0 }));
+    if (!found) this.series.set(key, (found = { s: [], v: [], w: [], odd: [], loaded: false, waiting: [], version: 0 }));
     return found;
   }
 
@@ -31,11 +34,11 @@ export class Store {
     for (const key of missing) {
       const one = this.get(key);
       const points = answer.get(key) ?? { s: [], v: [], w: [] };
-      Object.assign(one, points, { loaded: true, version: one.version + 1 });
+      Object.assign(one, { odd: [] }, points, { loaded: true, version: one.version + 1 });
       const waiting = one.waiting;
       one.waiting = [];
       for (const late of waiting) this.#append(key, late);
-      this.#begin(key, one.w[0]);
+      this.#times(key, one.w);
     }
   }
 
@@ -62,9 +65,13 @@ export class Store {
     for (const [name, block] of Object.entries(points)) {
       const key = keyOf(run, name);
       const one = this.get(key);
-      if (!one.loaded) { one.waiting.push(block); continue; }
+      if (!one.loaded) {
+        one.waiting.push(block);
+        if (one.waiting.length > WAITING) one.waiting.shift();
+        continue;
+      }
       if (this.#append(key, block)) grown.push(key);
-      this.#begin(key, one.w[0]);
+      this.#times(key, one.w);
     }
     return grown;
   }
@@ -76,9 +83,12 @@ export class Store {
     return grew;
   }
 
-  #begin(key, wall) {
+  #times(key, walls) {
+    if (!walls.length) return;
     const run = Number(key.slice(0, key.indexOf(":")));
-    if (wall !== undefined) this.started.set(run, Math.min(wall, this.started.get(run) ?? Infinity));
+    const began = Math.min(walls[0], this.started.get(run) ?? Infinity);
+    this.started.set(run, began);
+    this.longest = Math.max(this.longest, walls[walls.length - 1] - began);
   }
 }
 
@@ -86,6 +96,7 @@ export class Store {
 export function extend(one, block, until = Infinity) {
   let last = one.s.length ? one.s[one.s.length - 1] : -1;
   const before = one.s.length;
+  noteOdd(one, block.o?.filter(([step]) => step <= until), last);
   for (let i = 0; i < block.s.length; i += 1) {
     if (block.s[i] <= last || block.s[i] > until) continue;
     last = block.s[i];

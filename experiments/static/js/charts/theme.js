@@ -16,6 +16,7 @@ function dressTrace(trace, colors) {
   const color = colors.color(trace.meta?.color ?? "series-1");
   const dressed = { ...trace };
   if (trace.type === "heatmap") return { ...dressed, colorscale: [[0, colors.surface], [1, color]], textfont: { size: 11 } };
+  if (trace.meta?.odd) return { ...dressed, line: { ...trace.line, color }, marker: { ...trace.marker, color } };
   if (trace.type === "bar") dressed.marker = { ...trace.marker, color, cornerradius: 2 };
   else if (trace.mode === "markers") dressed.marker = { ...trace.marker, color, line: { ...trace.marker?.line, color: trace.marker?.symbol?.endsWith("open") ? color : colors.surface } };
   else dressed.line = { ...trace.line, color };

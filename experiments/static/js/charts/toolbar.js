@@ -1,48 +1,56 @@
-// What the reader chose for all charts of a page; remembered in this browser.
+// The controls of a page's charts. What they say is in `settings`; see settings.js.
+import { remember, remembered, usual } from "./settings.js";
 
-const KEY = "kd-charts";
+const SWITCHES = { "chart-log": "logY", "chart-log-x": "logX", "chart-outliers": "outliers" };
 
 export class Toolbar {
   constructor(board) {
+    this.board = board;
     this.element = board.root.querySelector("[data-chart-toolbar]");
-    const { mode = "step", log = false, smoothing = 0 } = remembered();
-    Object.assign(this, { mode, log, smoothing });
-    if (!this.element) { Object.assign(this, { mode: "step", log: false, smoothing: 0 }); return; }
+    this.settings = usual();
+    if (!this.element) return;
+    const { settings, range } = remembered();
+    this.settings = settings;
+    this.range = range; // of the link that led here
     this.reset = this.element.querySelector("[data-chart-reset]");
     this.reset.addEventListener("click", () => board.zoom(null));
-    this.element.addEventListener("input", (event) => this.#changed(event.target, board));
+    this.element.addEventListener("input", (event) => this.#changed(event.target));
     this.#write();
   }
 
-  #changed(input, board) {
-    if (input.name === "chart-x") { this.mode = input.value; board.zoom(null); }
-    else if (input.name === "chart-log") this.log = input.checked;
-    else if (input.name === "chart-smoothing") this.smoothing = Number(input.value) / 100;
+  #changed(input) {
+    const { settings, board } = this;
+    if (input.name === "chart-search") { board.find(input.value); return; }
+    if (input.name === "chart-x") { settings.mode = input.value; board.zoom(null); }
+    else if (input.name === "chart-smoothing") settings.smoothing = Number(input.value) / 100;
+    else if (SWITCHES[input.name]) settings[SWITCHES[input.name]] = input.name === "chart-outliers" ? !input.checked : input.checked;
     this.#write();
-    try { localStorage.setItem(KEY, JSON.stringify({ mode: this.mode, log: this.log, smoothing: this.smoothing })); } catch { /* not kept */ }
+    this.save();
     clearTimeout(this.timer);
     this.timer = setTimeout(() => board.redraw(), 60);
   }
 
+  save() { if (this.element) remember(this.settings, this.board.range?.ends); }
+
   #write() {
-    for (const input of this.element.querySelectorAll('[name="chart-x"]')) input.checked = input.value === this.mode;
-    this.element.querySelector('[name="chart-log"]').checked = this.log;
-    this.element.querySelector('[name="chart-smoothing"]').value = String(Math.round(this.smoothing * 100));
+    const named = (name) => this.element.querySelector(`[name="${name}"]`);
+    for (const input of this.element.querySelectorAll('[name="chart-x"]')) input.checked = input.value === this.settings.mode;
+    for (const [name, setting] of Object.entries(SWITCHES)) named(name).checked = name === "chart-outliers" ? !this.settings[setting] : this.settings[setting];
+    named("chart-smoothing").value = String(Math.round(this.settings.smoothing * 100));
     const shown = this.element.querySelector("[data-smoothing]");
-    shown.textContent = this.smoothing ? this.smoothing.toFixed(2) : shown.dataset.off;
+    shown.textContent = this.settings.smoothing ? this.settings.smoothing.toFixed(2) : shown.dataset.off;
   }
 
-  zoomed(yes) { if (this.reset) this.reset.hidden = !yes; }
+  // Hidden, it keeps its place: nothing moves when a zoom begins.
+  zoomed(yes) { if (this.reset) this.reset.disabled = !yes; }
+
+  say(text) { const place = this.element?.querySelector("[data-chart-said]"); if (place) place.textContent = text; }
 
   // Epochs can be shown where every run says how many steps one has.
   offer(runs) {
     const epochs = this.element?.querySelector('[value="epoch"]');
     if (!epochs) return;
     epochs.disabled = !runs.length || runs.some((run) => !run.epoch_steps);
-    if (epochs.disabled && this.mode === "epoch") { this.mode = "step"; this.#write(); }
+    if (epochs.disabled && this.settings.mode === "epoch") { this.settings.mode = "step"; this.#write(); }
   }
-}
-
-function remembered() {
-  try { return JSON.parse(localStorage.getItem(KEY)) ?? {}; } catch { return {}; }
 }
