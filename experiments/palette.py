@@ -37,10 +37,10 @@ class Letters(Lookup[Any]):
         escaped = ("\\" + one if one in "\\%_" else one for one in str(self.rhs) if not one.isspace())
         return "%" + "%".join(escaped) + "%"
 
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
         left, left_values = self.process_lhs(compiler, connection)
         right, right_values = self.process_rhs(compiler, connection)
-        return f"UPPER({left}) LIKE UPPER({right}) ESCAPE '\\'", [*left_values, *right_values]
+        return f"UPPER({left}) LIKE UPPER({right}) ESCAPE '\\'", (*left_values, *right_values)
 
 
 @dataclass(frozen=True)

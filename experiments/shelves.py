@@ -7,6 +7,7 @@ way into the trash. Each move is one conditional UPDATE, so that of two people o
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -86,7 +87,7 @@ def empty(runs: QuerySet[Run], actor: object) -> tuple[int, list[str]]:
     return gone, reasons
 
 
-def in_trash(runs: QuerySet[Run]) -> QuerySet[Run]:
+def in_trash(runs: QuerySet[Run]) -> QuerySet[Any]:
     """Those of the runs that are in the trash, the last one first: `files` bytes, thrown away by `by`."""
     moves = RunEvent.objects.filter(run=OuterRef("pk"), text=TRASHED).order_by("-pk")
     files = Artifact.objects.filter(run=OuterRef("pk")).order_by().values("run")

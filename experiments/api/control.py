@@ -162,7 +162,7 @@ def write_notes(request: HttpRequest, run_id: int, written: Written) -> Status[d
     """`version` is that of the notes one has read; 409 with the current ones if somebody saved since."""
     run = access.run_of(request, run_id)
     access.require_member(request, run)
-    if notes.save(run, written.text, written.version, request.user):
+    if notes.save(run, written.text, written.version, request.user):  # type: ignore[arg-type]
         return Status(200, _notes(run))
     detail = f"Somebody else saved version {run.notes_version} of these notes meanwhile."
     return Status(409, {"detail": detail} | _notes(run))
