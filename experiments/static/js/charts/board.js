@@ -38,11 +38,12 @@ export class Board {
     this.watcher = new IntersectionObserver((entries) => entries.forEach((entry) => this.#byElement(entry.target)?.seen(entry.isIntersecting)), { rootMargin: "150px" });
     this.sizes = new ResizeObserver((entries) => entries.forEach((entry) => this.#byElement(entry.target.closest("[data-chart]"))?.resize()));
     document.addEventListener("kd:theme", () => this.redraw());
+    root.addEventListener("kd:figures", () => this.renew());
     if (this.several) document.addEventListener("click", (event) => this.#looked(event));
   }
 
   get settings() { return this.toolbar.settings; }
-  get several() { return this.arrangement.kind === "compare"; }
+  get several() { return this.root.dataset.several !== undefined; } // the page's list of runs is the legend
 
   plotly() { return plotly(this.root.dataset.plotly, this.root.dataset.plotlyCss); }
   run(id) { return this.runs.find((run) => run.id === id); }
@@ -55,6 +56,12 @@ export class Board {
     if (!ends) return null;
     this.toolbar.zoomed(true);
     return { mode: this.settings.mode, ends };
+  }
+
+  // The page wants other figures than before: it has changed the address in data-charts.
+  renew() {
+    this.urls.figures = this.root.dataset.charts;
+    this.refresh().catch((error) => window.kd.toast(error.message, { kind: "bad" }));
   }
 
   async open() {

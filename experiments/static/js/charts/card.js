@@ -91,7 +91,7 @@ export class Card {
   #figure() {
     let { data, layout } = this.figure;
     if (this.curves) ({ data, layout } = this.#curves());
-    else data = data.filter((trace) => !this.hidden.has(trace.name));
+    else data = data.filter((trace) => !this.hidden.has(trace.name) && !this.board.off.has(trace.meta?.run));
     const dressed = dress({ data, layout }, palette(), this.plot.clientWidth < 480);
     if (coarse.matches) dressed.layout.dragmode = false; // a finger scrolls the page
     return dressed;

@@ -136,7 +136,7 @@ export function legendItem(name, colour, pressed, toggle, shape = "line", dash =
 
 // A legend of its own where a chart shows several things; where the page lists the runs, that list is the legend.
 export function legend(card) {
-  const named = (card.figure?.data ?? []).filter((trace) => trace.meta?.color);
+  const named = (card.figure?.data ?? []).filter((trace) => trace.meta?.color && (card.curves || trace.meta.run === undefined));
   const own = named.length > 1 && !(card.board.several && card.curves);
   card.legendList.replaceChildren(...(own ? named : []).map((trace) => legendItem(trace.name, trace.meta.color, !card.hidden.has(trace.name), (event) => {
     const off = !card.hidden.delete(trace.name);
