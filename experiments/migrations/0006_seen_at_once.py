@@ -137,6 +137,14 @@ class Migration(migrations.Migration):
             index=models.Index(fields=['project', 'shelf', 'created', 'started', 'finished', 'name', 'status', 'silent_since', 'purpose', 'method_keys', 'accuracy', 'parameters', 'bytes', 'flops', 'latency_ms', 'architecture', 'student', 'teacher', 'control', 'dataset', 'owner', 'experiment'], name='faces_of_runs'),
         ),
         migrations.AddIndex(
+            model_name='run',
+            index=models.Index(fields=['project', 'shelf', 'status', 'finished'], name='ends_of_runs'),
+        ),
+        migrations.AddIndex(
+            model_name='run',
+            index=models.Index(fields=['dataset', 'shelf', 'status', 'purpose', 'accuracy', 'parameters', 'bytes', 'flops', 'latency_ms', 'teacher', 'project'], name='models_of_a_dataset'),
+        ),
+        migrations.AddIndex(
             model_name='runvalue',
             index=models.Index(fields=['key', 'run', 'number', 'text'], name='values_of_a_key'),
         ),

@@ -39,6 +39,12 @@ FACE = (
 )  # fmt: skip
 
 
+# What rankings and Pareto charts read of a finished run.
+MODEL = (
+    "purpose", "accuracy", "parameters", "bytes", "flops", "latency_ms", "teacher", "project",
+)  # fmt: skip
+
+
 class Experiment(models.Model):
     """A named group of runs with a question."""
 
@@ -236,6 +242,8 @@ class Run(models.Model):
             models.Index(fields=["project", "shelf", "status", "silent_since"]),  # the runs page's counts
             models.Index(fields=["status", "-priority", "turn"]),
             models.Index(fields=["project", "shelf", *FACE], name="faces_of_runs"),
+            models.Index(fields=["project", "shelf", "status", "finished"], name="ends_of_runs"),
+            models.Index(fields=["dataset", "shelf", "status", *MODEL], name="models_of_a_dataset"),
         ]
 
     def __str__(self) -> str:
