@@ -1,8 +1,8 @@
 """What logging costs the training process, and how much the recorder keeps up with.
 
 `add` is called at every step: ≤ 2 µs a value. `flush` fetches and sends a block every 0.2 s, through a real
-pipe to a reader that only reads. The recorder is a worker's: it parses the engine's lines, publishes frames to
-Redis, writes chunks into the database; it keeps up where it takes 100,000 values a second or more.
+pipe to a reader that only reads. The recorder is a worker's: it parses the engine's lines, publishes frames
+to Redis, writes chunks into the database; it keeps up where it takes 100,000 values a second or more.
 Run: python benchmarks/logging_call.py [--steps 100000]
 """
 
@@ -53,7 +53,7 @@ class Pipe:
 
 
 def logged(steps: int, rate: float) -> tuple[float, float, list[bytes]]:
-    """µs a value of `add` and of `flush`, and what was said; `rate` is the steps of a second: a block's size."""
+    """µs a value of `add` and of `flush`, and what was said; `rate`: steps a second, so a block's size."""
     import torch
 
     from worker.distill.meter import MAX_STEPS, Meter

@@ -1,9 +1,9 @@
 """The engine's events become rows and live frames.
 
-Everything is buffered: frames go out every 200 ms, rows are written about once a second, in one transaction
-that begins with the fence. So training never waits for a page or for the database; while the database is
-away events go into a journal on the local disk, and from there into the database when it is back. Events
-that come again after a resume change nothing.
+Everything is buffered: a frame goes out with each block of the engine's (every 200 ms), rows are written
+about once a second, in one transaction that begins with the fence. So training never waits for a page or for
+the database; while the database is away events go into a journal on the local disk, and from there into the
+database when it is back. Events that come again after a resume change nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .models import Artifact, LogLine, Run
 
 log = logging.getLogger(__name__)
 
-FRAME_EVERY = 0.2  # seconds
+FRAME_EVERY = 0.15  # seconds: less than the engine's 0.2, so that each of its blocks goes out as it comes
 FLUSH_EVERY = 1.0
 MAX_LINE = 20_000  # characters of one console line
 FRAME_LINES = 500  # that a live frame carries: of a flood, the newest
