@@ -15,7 +15,7 @@ from .models import Dataset, Project, Run, Teacher, Worker
 from .models.catalogue import Readiness
 
 RECENT = timedelta(days=7)  # a failure older than this is history; the archive ends it earlier
-SHOWN = 5  # of a kind
+SHOWN = 3  # of a kind
 LINE = ("name", "status", "reason", "silent_since", "finished", "hold")
 
 

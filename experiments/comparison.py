@@ -70,6 +70,7 @@ MEASURES = (
     Measure("throughput", _("Throughput"), measured("throughput"), sig, "max"),
     Measure("seconds", pgettext_lazy("of a run", "Duration"), took, duration, ticks="~s"),
 )
+RESULT = {one.key: one for one in MEASURES}
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,12 @@ def entries(runs: Sequence[Run], seeds: bool = False) -> list[Entry]:
         Entry(tuple(runs[place] for place in places), _joined([configs[place] for place in places]), dash)
         for places, dash in zip(groups.values(), drawn, strict=True)
     ]
+
+
+def alone(runs: Sequence[Run]) -> list[Entry]:
+    """Each run for itself, where nobody asks for its configuration."""
+    drawn = dashes(run.colour for run in runs)
+    return [Entry((run,), {}, dash) for run, dash in zip(runs, drawn, strict=True)]
 
 
 def _sameness(config: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ def figure(view: View) -> Figure | str:
     found = entries([subject.run for subject in view.subjects], bool(view.options.get("seeds")))
     measured = {axis.key: axis for axis in results(found)}
     ends = [measured[key] for key in RESULTS if key in measured and len(set(measured[key].values)) > 1]
-    axes = [*settings(found)[:MOST_SETTINGS], *ends]
+    axes = [*telling(settings(found))[:MOST_SETTINGS], *ends]
     if len(axes) < 2 or not ends:
         return _("Lines appear when runs with different settings have ended.")
     heights = [Heights(axis) for axis in axes]
@@ -43,14 +43,14 @@ def figure(view: View) -> Figure | str:
     made["xaxis"] |= {
         "title": {"text": _("settings at the left, results at the right")},
         "tickvals": list(range(len(axes))),
-        "ticktext": [html.escape(short(axis.label)) for axis in axes],
-        "range": [-0.3, len(axes) - 0.7],
-        "side": "bottom",
+        "ticktext": [html.escape(short(axis.label, 18)) for axis in axes],
+        "range": [-0.2, len(axes) - 0.3],
         "tickangle": 0 if len(axes) <= 6 else 30,
         "showgrid": False,
     }
     made["shapes"] = [upright(place) for place in range(len(axes))]
-    made["annotations"] = [note for place, one in enumerate(heights) for note in one.notes(place)]
+    room = max(6, 110 // len(axes))
+    made["annotations"] = [note for place, one in enumerate(heights) for note in one.notes(place, room)]
     return {"data": traces, "layout": made}
 
 
@@ -77,15 +77,16 @@ class Heights:
             return math.log(float(value) / self.low) / math.log(self.high / self.low)
         return (float(value) - self.low) / (self.high - self.low)
 
-    def notes(self, place: int) -> list[Figure]:
-        """Words all; of numbers the few there are, else the ends and the middle."""
+    def notes(self, place: int, room: int) -> list[Figure]:
+        """Words all; of numbers the few there are, else the ends and the middle. `room`: letters between two
+        axes."""
         if self.words:
             marked: Sequence[Value] = self.words
         else:
             distinct = sorted({float(value) for value in self.axis.values if value is not None})
             middle = (self.low * self.high) ** 0.5 if self.log else (self.low + self.high) / 2
             marked = distinct if len(distinct) <= 4 else [self.low, middle, self.high]
-        return [tick(place, self.of(value) or 0.0, short(self.axis.show(value))) for value in marked]
+        return [tick(place, self.of(value) or 0.0, short(self.axis.show(value), room)) for value in marked]
 
 
 def line(entry: Entry, place: int, heights: Sequence[Heights]) -> Figure:
@@ -117,8 +118,23 @@ def line(entry: Entry, place: int, heights: Sequence[Heights]) -> Figure:
     }
 
 
-def short(text: str) -> str:
-    return text if len(text) <= 18 else f"{text[:17]}…"
+def telling(found: Sequence[Axis]) -> list[Axis]:
+    """Without words that part the runs as earlier words did: a student's name and its architecture."""
+    parted, kept = set(), []
+    for axis in found:
+        groups: dict[Value, list[int]] = {}
+        for place, value in enumerate(axis.values):
+            groups.setdefault(value, []).append(place)
+        parts = frozenset(map(tuple, groups.values()))
+        if axis.numeric or parts not in parted:
+            kept.append(axis)
+        if not axis.numeric:
+            parted.add(parts)
+    return kept
+
+
+def short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def upright(place: int) -> Figure:

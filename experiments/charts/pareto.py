@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from experiments.comparison import dashes
+from experiments.comparison import RESULT, Entry, alone, entries
 from experiments.frontier import COSTS, Models, Point, front_of, teachers
 from experiments.models import Run
 
-from ._parts import Figure, Subject, View, layout, percent_axis, symbol
+from ._parts import Figure, View, layout, percent_axis, symbol
 
 KEY = "pareto"
 TITLE = gettext_lazy("Accuracy against size")
@@ -25,7 +25,7 @@ MANY = 1_000  # marks from which on they are small
 
 def figure(view: View) -> Figure | str:
     cost = view.options.get("x", "parameters")
-    found = view.models or of_subjects(view.subjects, cost)
+    found = view.models or compared(view, cost)
     if not found.students and not found.controls:
         return _("Every finished run becomes a point: its accuracy against its size.")
     front = front_of([*found.students, *found.controls])
@@ -42,27 +42,27 @@ def figure(view: View) -> Figure | str:
     return {"data": [trace for trace in traces if trace["x"]], "layout": axes(found, cost)}
 
 
-def of_subjects(subjects: Sequence[Subject], cost: str) -> Models:
-    """The finished ones of runs that are at hand."""
-    ended = [s for s in subjects if s.run.status == Run.Status.SUCCEEDED]
-    taught = {s.run.teacher_id: s.run.teacher for s in subjects if s.run.teacher}
-    datasets = {s.run.dataset.name for s in ended}
-    many = {s.run.dataset.multi_label for s in ended}
-    drawn = dict(zip([s.run.pk for s in ended], dashes(s.colour for s in ended), strict=True))
+def compared(view: View, cost: str) -> Models:
+    """The finished ones of the runs on the page; with `seeds`, the means of those that are one."""
+    ended = [s.run for s in view.subjects if s.run.status == Run.Status.SUCCEEDED]
+    found = entries(ended, seeds=True) if view.options.get("seeds") else alone(ended)
+    taught = {s.run.teacher_id: s.run.teacher for s in view.subjects if s.run.teacher}
+    datasets = {run.dataset.name for run in ended}
+    many = {run.dataset.multi_label for run in ended}
     return Models(
-        students=points([s for s in ended if s.run.purpose == Run.Purpose.DISTIL], cost),
-        controls=points([s for s in ended if s.run.purpose == Run.Purpose.CONTROL], cost),
+        students=points([entry for entry in found if entry.run.purpose == Run.Purpose.DISTIL], cost),
+        controls=points([entry for entry in found if entry.run.purpose == Run.Purpose.CONTROL], cost),
         teachers=teachers(taught.values(), cost),
         metric=_("accuracy or mAP") if len(many) > 1 else "mAP" if many == {True} else "top-1",
-        dataset=datasets.pop() if len(datasets) == 1 else "",
-        colours={s.run.pk: (s.colour, drawn[s.run.pk]) for s in ended},
+        dataset=datasets.pop() if len(datasets) == 1 else _("different datasets") if datasets else "",
+        colours={entry.run.pk: (entry.colour, entry.dash) for entry in found},
     )
 
 
-def points(subjects: Sequence[Subject], cost: str) -> list[Point]:
-    column = COSTS[cost].column
-    found = [(getattr(s.run, column), s.run.accuracy, s.run.name, s.run.pk) for s in subjects]
-    return [Point(float(x), float(y), name, pk) for x, y, name, pk in found if x and y is not None]
+def points(found: Sequence[Entry], cost: str) -> list[Point]:
+    accuracy, price = RESULT["accuracy"], RESULT[COSTS[cost].column]
+    values = [(entry.value(price), entry.value(accuracy), entry.name, entry.run.pk) for entry in found]
+    return [Point(x, y, name, pk) for x, y, name, pk in values if x and y is not None]
 
 
 def step_line(front: Sequence[Point]) -> Figure:

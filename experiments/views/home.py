@@ -17,6 +17,7 @@ from experiments.templatetags.kd import NBSP
 from .access import current_project
 
 SHOWN = 8
+NEXT = 4  # of those that wait
 RECENT = 10
 EVENTS = 15
 RANKED = 8
@@ -61,9 +62,10 @@ def _moving(request: HttpRequest) -> dict[str, Any]:
     items = attention.items(current_project(request), runs)
     return {
         "active": [(run, sparks.get(run.pk)) for run in active],
-        "waiting": fair_queue.in_order(waiting)[:SHOWN] if n_waiting else [],
+        "waiting": fair_queue.in_order(waiting)[:NEXT] if n_waiting else [],
         "n_waiting": n_waiting,
         "attention": items,
+        "more_lost": max(0, runs.filter(attention.quiet()).count() - attention.SHOWN),
         "more_failed": max(0, attention.failures(runs).count() - attention.SHOWN),
         "workers": Worker.objects.alive().count(),
         "recent": _rows(runs.filter(status=Run.Status.SUCCEEDED).order_by("-finished", "-pk"), RECENT),
