@@ -6,17 +6,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.text import capfirst
+from django.utils.translation import get_language, gettext_noop
 from django.utils.translation import gettext as _
 
 from experiments import plan_facts
 from experiments.models import Run
+from experiments.templatetags.kd import spoken
 from worker.distill.spec import Objective, Training
+
+LABELS = (gettext_noop("Pretrained"), gettext_noop("Teachers mixed by"), gettext_noop("More teachers"))
 
 
 @dataclass(frozen=True)
 class Row:
     label: str
     values: list[Any]  # None where a run has no such key
+
+    @property
+    def title(self) -> str:
+        """The label in the reader's language, as a line of a table begins."""
+        return named(self.label)
 
     @property
     def shown(self) -> list[str]:
@@ -75,6 +85,17 @@ def _label(key: str) -> str:
     """A field of the training as its form names it, small unless it begins with an acronym."""
     title = Training.model_fields[key].title or key.replace("_", " ")
     return title if title[1:2].isupper() else title[:1].lower() + title[1:]
+
+
+def named(label: str) -> str:
+    """A label of `flatten` in the reader's language: weight of kd, kd temperature, batch size."""
+    term, _space, parameter = label.partition(" ")
+    if label.startswith("weight of "):
+        return _("Weight of %(term)s") % {"term": label.removeprefix("weight of ")}
+    known = spoken(capfirst(label))
+    if known != capfirst(label) or not parameter:
+        return known
+    return f"{term} {spoken(capfirst(parameter))}" if get_language() != "en" else known
 
 
 SEED = _label("seed")  # what runs of one group differ in

@@ -34,6 +34,7 @@ TOOLS = ("xgettext", "msguniq", "msgmerge", "msgattrib", "msgfmt")
 class _Extract(MakeMessages):
     # A guess from a similar text would be shown as if somebody had written it.
     msgmerge_options = ["-q", "--backup=none", "--no-fuzzy-matching", "--update"]
+    xgettext_options = [*MakeMessages.xgettext_options, "--keyword=_l"]  # gettext_lazy, in long tables
 
 
 class Command(BaseCommand):
