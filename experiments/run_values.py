@@ -7,6 +7,8 @@ is made, when it ends, and when what it is compared with ends. Keys are what peo
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,10 +43,20 @@ def parameters(run: Run) -> dict[str, Value]:
     found["pretrained"] = bool(run.student and run.student.pretrained)
     found["frozen_stages"] = run.frozen_stages
     found["mixing"] = run.mixing.get("kind")
+    found["settings"] = settings(run)
     for key, value in _terms(run):
         found[key] = value
         found.setdefault(key.partition(".")[2], value)
     return {key: value for key, raw in found.items() if (value := _plain(raw)) is not None}
+
+
+def settings(run: Run) -> str:
+    """The same for runs that differ in nothing but the seed: what means over seeds are taken by."""
+    training = {key: value for key, value in run.training.items() if key != "seed"}
+    beside = list(run.beside.values_list("teacher_id", flat=True)) if run.mixing else []
+    networks = [run.dataset_id, run.architecture_id, run.student_id, run.frozen_stages, run.teacher_id, beside]
+    whole = [run.purpose, networks, run.mixing, run.objective, training]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _terms(run: Run) -> Iterator[tuple[str, Any]]:

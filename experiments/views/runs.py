@@ -1,172 +1,193 @@
-"""The list of runs: filtered by a typed line, sorted, paged; all of its state stands in the address."""
+"""The list of runs: filtered by a typed line, sorted, grouped, paged; all its state stands in the address."""
 
 from __future__ import annotations
 
 import csv
-import io
+import hashlib
+from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl
 
-from django.core.paginator import Page, Paginator
 from django.db.models import Count, Q, QuerySet
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET
 
-from experiments.models import Run
-from experiments.run_filter import HELP, SORTS, BadQuery, filtered, split
+from experiments import run_filter
+from experiments.models import Role, Run, SavedView
+from experiments.run_filter import BadQuery, Names, complete, query
+from experiments.run_table import chooser, export, state, table
 
 from .access import current_project
 
-PER_PAGE = 50
-NEWEST = "-created"
 HEAVY = ("metrics", "dataset__classes", "dataset__info", "control__results", "control__metrics")
 QUICK = ("queued", "preparing", "running", "paused", "succeeded", "failed", "cancelled", "lost")
+MOST_PICKED = 500  # as many as are changed at once
+KEPT = ("sort", "columns", "group", "differ", "per")  # of the address, when the filter changes
 
 
 def visible(request: HttpRequest) -> QuerySet[Run]:
-    """The runs of the current project, with what a row shows and nothing heavier."""
-    runs = Run.objects.for_user(request.user).filter(project=current_project(request))
+    """The runs of the current project, with what pages about a few runs show and nothing heavier."""
     related = ("dataset", "architecture", "student", "teacher", "control", "owner")
+    runs = Run.objects.for_user(request.user).filter(project=current_project(request))
     return runs.select_related(*related).defer(*HEAVY)
+
+
+def _runs(request: HttpRequest) -> QuerySet[Run]:
+    """Bare. The current project is one of those that the person may see."""
+    return Run.objects.filter(project=current_project(request))
 
 
 @require_GET
 def run_list(request: HttpRequest) -> HttpResponse:
-    query, sort = request.GET.get("q", "").strip(), request.GET.get("sort") or NEWEST
-    error = ""
-    try:
-        found = filtered(visible(request), query, sort)
-    except BadQuery as bad:
-        error, found = str(bad), visible(request).none()
+    if not request.GET and (first := _own_first(request)):
+        return redirect(f"{reverse('run_list')}?{first.query}")
+    asked = state.of(request.GET)
     counts = _counts(request)
-    page = _page(request, found, None if query else counts["all"])
+    shown = table.build(_runs(request), asked, request.user, counts["all"])
     context = {
-        "query": query,
-        "sort": sort,
-        "error": error,
-        "help": HELP,
-        "page": page,
-        "rows": page.object_list,
-        "columns": _columns(query, sort),
-        "quick": _quick(query, sort, counts),
+        "table": shown,
+        "state": asked,
+        "page": shown.page,
+        "quick": _quick(asked, counts),
         "total": counts["all"],
-        "moves": bool(counts["queued"] or counts["preparing"] or counts["running"] or counts["lost"]),
+        "moves": any(counts[status] for status in ("queued", "preparing", "running", "lost")),
         "here": request.get_full_path(),
-        "csv": urlencode({"q": query, "sort": sort}),
     }
-    return render(request, "runs/_table.html" if request.htmx else "runs/list.html", context)  # type: ignore[attr-defined]
+    if request.htmx:  # type: ignore[attr-defined]
+        return _part(request, context)
+    return render(request, "runs/list.html", context | _around(request, asked))
 
 
-def _page(request: HttpRequest, found: QuerySet[Run], total: int | None) -> Page[Run]:
-    """Sorts keys alone, then reads the rows of one page: a run's results are not carried through the sort."""
-    paginator = Paginator(found.values_list("pk", flat=True), PER_PAGE)
-    if total is not None:
-        paginator.count = total  # a cached property: known already
-    page: Page[Run] = paginator.get_page(request.GET.get("page"))  # type: ignore[assignment]
-    keys = list(page.object_list)
-    rows = visible(request).in_bulk(keys)
-    page.object_list = [rows[key] for key in keys if key in rows]
-    return page
+def _part(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
+    """What depends on the query. Who asks again for the same gets nothing, and nothing is drawn anew."""
+    response = render(request, "runs/_table.html", context)
+    seen = hashlib.md5(response.content, usedforsecurity=False).hexdigest()
+    if request.headers.get("X-Seen") == seen:
+        return HttpResponse(status=204)
+    response.headers["X-Seen"] = seen
+    return response
+
+
+def _around(request: HttpRequest, asked: state.State) -> dict[str, Any]:
+    project = current_project(request)
+    views = SavedView.objects.filter(project=project).filter(Q(owner=request.user.pk) | Q(shared=True))
+    listed = list(views.select_related("owner"))
+    member = project.may(request.user, Role.MEMBER)
+    return {
+        "kept": [(name, dict(parse_qsl(asked.query())).get(name, "")) for name in KEPT],
+        "acts": [("star", _("Star"), "star"), *([("archive", _("Archive"), "archive")] if member else [])],
+        "more_acts": _more_acts(),
+        "views": listed,
+        "current_view": next((view for view in listed if view.query == asked.view), None),
+        "tags": project.tags.values_list("name", flat=True),
+        "may_share": member,
+    }
+
+
+def _more_acts() -> list[tuple[str, str, str]]:
+    return [
+        ("pause", _("Pause"), "pause"),
+        ("resume", _("Resume"), "resume"),
+        ("stop", _("Stop"), "stop"),
+        ("unstar", _("Take the star off"), "star"),
+        ("unarchive", _("Out of the archive"), "archive"),
+        ("trash", _("To the trash"), "trash"),
+        ("restore", _("Out of the trash"), "undo"),
+    ]
+
+
+def _own_first(request: HttpRequest) -> SavedView | None:
+    """The view the person begins with. Its empty query is the plain table, which is no other address."""
+    mine = SavedView.objects.filter(project=current_project(request), owner=request.user.pk or 0, first=True)
+    return mine.exclude(query="").first()
 
 
 def _counts(request: HttpRequest) -> dict[str, int]:
-    runs = Run.objects.for_user(request.user).filter(project=current_project(request))
+    """Of the runs at hand, by state."""
     quiet = Q(status__in=Run.ACTIVE, silent_since__isnull=False)
-    each = {status: Count("pk", filter=Q(status=status) & ~quiet) for status in Run.Status.values}
-    return runs.aggregate(all=Count("pk"), lost=Count("pk", filter=quiet), **each)
+    runs = _runs(request).filter(shelf=Run.Shelf.NONE).order_by()
+    counts = dict.fromkeys((*Run.Status.values, "lost"), 0)
+    counts["lost"] = runs.filter(quiet).count()
+    for status, n in runs.values_list("status").annotate(n=Count("pk")):
+        counts[status] += n
+    if counts["lost"]:
+        for status, n in runs.filter(quiet).values_list("status").annotate(n=Count("pk")):
+            counts[status] -= n
+    return counts | {"all": sum(counts.values())}
 
 
-def _columns(query: str, sort: str) -> list[dict[str, str]]:
-    """Heads of the table: a click sorts, a second one the other way round."""
-    columns = []
-    for key, column in SORTS.items():
-        on, down = sort.lstrip("-") == key, sort.startswith("-")
-        following = (key if down else f"-{key}") if on else f"{column.first}{key}"
-        columns.append(
-            {
-                "key": key,
-                "label": column.label,
-                "num": "num" if column.first else "",
-                "sorted": ("descending" if down else "ascending") if on else "",
-                "href": "?" + urlencode({"q": query, "sort": following}),
-            }
-        )
-    return columns
-
-
-def _quick(query: str, sort: str, counts: dict[str, int]) -> list[dict[str, Any]]:
+def _quick(asked: state.State, counts: dict[str, int]) -> list[dict[str, Any]]:
     """The status filters with their counts: each replaces the status in the query line."""
-    try:
-        rest = [word for word in split(query) if not word.startswith("status:")]
-    except BadQuery:
-        rest = []
-    kept = " ".join(f'"{word}"' if " " in word else word for word in rest)
-    filters = [{"status": "", "label": "All", "n": counts["all"], "q": kept}]
+    kept = query.without(asked.q, "status")
+    filters = [{"status": "", "n": counts["all"], "q": kept}]
     filters += [
-        {"status": status, "label": status, "n": counts[status], "q": f"{kept} status:{status}".strip()}
+        {"status": status, "n": counts[status], "q": f"{kept} status:{status}".strip()}
         for status in QUICK
         if counts[status]
     ]
     for item in filters:
-        item["href"] = "?" + urlencode({"q": item["q"], "sort": sort})
-        item["on"] = item["q"] == query
+        item |= {"href": asked.href(q=item["q"]), "on": item["q"] == asked.q}
     return filters
 
 
-# --- CSV --------------------------------------------------------------------------------------------------
-CSV_HEAD = """
-    id name status purpose dataset teacher student architecture method accuracy teacher_accuracy
-    control_accuracy gain gap_closed parameters bytes flops latency_ms compression_parameters
-    compression_bytes compression_flops speed_up seed epochs seconds owner created reason
-"""
-MEASURED = ("agreement", "kl", "ece", "loss", "bytes_fp16", "bytes_int8", "peak_memory", "throughput")
+# --- What helps while one types and chooses ---------------------------------------------------------------
+@require_GET
+def run_complete(request: HttpRequest) -> JsonResponse:
+    """{start, end, options}: what may stand at the cursor `at` of the line `q`."""
+    text, at = request.GET.get("q", "")[: query.LONGEST], request.GET.get("at", "")
+    place = int(at) if at.isdecimal() and len(at) < 5 else len(text)
+    return JsonResponse(complete.complete(_runs(request), text, place))
+
+
+@require_GET
+def run_columns(request: HttpRequest) -> HttpResponse:
+    """The dialog in which columns are chosen and put in order, and runs are grouped."""
+    asked = state.of(request.GET)
+    return render(
+        request, "runs/_columns.html", {"chooser": chooser.of(_runs(request), asked), "state": asked}
+    )
+
+
+@require_GET
+def run_keys(request: HttpRequest) -> JsonResponse:
+    """{keys, n}: the runs a query leaves, for choosing them all; at most as many as are changed at once."""
+    asked = state.of(request.GET)
+    try:
+        found = run_filter.filtered(_runs(request), asked.q, asked.sort, request.user)
+    except BadQuery as bad:
+        return JsonResponse({"detail": str(bad)}, status=400)
+    keys = list(found.values_list("pk", flat=True)[: MOST_PICKED + 1])
+    n = len(keys) if len(keys) <= MOST_PICKED else found.count()
+    return JsonResponse({"keys": keys[:MOST_PICKED], "n": n})
 
 
 @require_GET
 def run_csv(request: HttpRequest) -> HttpResponse:
-    """What the list shows, all pages of it."""
+    """What the table shows, all pages of it."""
+    asked, runs = state.of(request.GET), _runs(request)
+    names = Names(runs)
     try:
-        runs = filtered(visible(request), request.GET.get("q", ""), request.GET.get("sort") or NEWEST)
+        lines = export.lines(runs, asked, names, request.user)
     except BadQuery as bad:
         return HttpResponse(str(bad), status=400, content_type="text/plain; charset=utf-8")
-    lines = [[*CSV_HEAD.split(), *MEASURED], *(map(plain, _cells(run)) for run in runs.iterator(500))]
-    file = io.StringIO()
-    csv.writer(file).writerows(lines)
     headers = {"Content-Disposition": 'attachment; filename="runs.csv"', "X-Content-Type-Options": "nosniff"}
-    return HttpResponse(file.getvalue(), content_type="text/csv; charset=utf-8", headers=headers)
+    return HttpResponse("".join(_written(lines)), content_type="text/csv; charset=utf-8", headers=headers)
 
 
-def _cells(run: Run) -> list[Any]:
-    ratios, took, student = run.compression(), run.took, run.results.get("student") or {}
-    return [
-        run.pk,
-        run.name,
-        run.state,
-        run.purpose,
-        run.dataset.name,
-        run.teacher.name if run.teacher else None,
-        run.student.name if run.student else None,
-        run.architecture_id,
-        run.method_keys,
-        run.accuracy,
-        run.teacher_accuracy,
-        run.control.accuracy if run.control else None,
-        run.gain,
-        run.gap_closed,
-        run.parameters,
-        run.bytes,
-        run.flops,
-        run.latency_ms,
-        *(ratios.get(name) for name in ("parameters", "bytes", "flops", "latency")),
-        run.training.get("seed"),
-        run.training.get("epochs"),
-        took.total_seconds() if took else None,
-        run.owner.get_username() if run.owner else None,
-        run.created.isoformat(),
-        run.reason,
-        *(student.get(name) for name in MEASURED),
-    ]
+class _Echo:
+    """csv.writer hands back what it would have written."""
+
+    def write(self, text: str) -> str:
+        return text
+
+
+def _written(lines: Iterator[list[Any]]) -> Iterator[str]:
+    writer = csv.writer(_Echo())
+    for line in lines:
+        yield writer.writerow([plain(value) for value in line])
 
 
 def plain(value: Any) -> Any:

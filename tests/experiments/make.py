@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from experiments import run_values
 from experiments.models import Architecture, ArchitectureProfile, Dataset, Method, Project, Run, Teacher
 from experiments.models.catalogue import Readiness
 from worker.distill.spec import Objective, Training
@@ -97,7 +98,9 @@ def a_run(**values: Any) -> Run:
         "training": Training().model_dump(),
         "objective": Objective().model_dump(),
     }
-    return Run.objects.create(**(defaults | values))
+    run = Run.objects.create(**(defaults | values))
+    run_values.made(run)
+    return run
 
 
 def a_running_run(**values: Any) -> Run:

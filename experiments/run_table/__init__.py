@@ -1,0 +1,1 @@
+"""The runs table: its state, its rows and groups, its cells."""
