@@ -29,7 +29,7 @@ from .models import Artifact, LogLine, Run
 
 log = logging.getLogger(__name__)
 
-FRAME_EVERY = 0.15  # seconds: less than the engine's 0.2, so that each of its blocks goes out as it comes
+FRAME_EVERY = 0.1  # seconds: less than the engine's 0.2, so that each of its blocks goes out as it comes
 FLUSH_EVERY = 1.0
 MAX_LINE = 20_000  # characters of one console line
 FRAME_LINES = 500  # that a live frame carries: of a flood, the newest
@@ -137,8 +137,8 @@ class Recorder:
         return True
 
     def _publish(self) -> None:
-        self.framed = time.monotonic()
         if self.frame:
+            self.framed = time.monotonic()
             frame, self.frame = self.frame, {}
             self.cursor = stream.publish(self.run_id, frame) or self.cursor
 
