@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
-from experiments import run_config
+from experiments import comparison, run_config
 from experiments.models import Membership, Project, Role, Run
 from experiments.views.compare import LIMIT
 
@@ -93,3 +93,89 @@ def test_with_nothing_chosen_recent_runs_are_offered(mia: Client) -> None:
     assert "Nothing to compare yet" in mia.get(reverse("run_compare")).text
     run = a_kd_run(4.0)
     assert f'name="run" value="{run.pk}"' in mia.get(reverse("run_compare")).text
+
+
+# --- The list, the table, the settings ----------------------------------------------------------------------
+def ended(name: str, accuracy: float, seed: int = 0, temperature: float = 4.0, **values: object) -> Run:
+    student = {"top1": accuracy, "score": accuracy, "parameters": 78_000, "agreement": accuracy, "ece": 0.01}
+    results = {"student": student, "teacher": student | {"score": 0.98, "parameters": 780_000}}
+    training = make.a_run().training | {"seed": seed}
+    numbers = {"accuracy": accuracy, "parameters": 78_000, "latency_ms": 1.0 + seed, "purpose": "distil"}
+    more = {"status": "succeeded", "results": results, "training": training} | numbers | values
+    return a_kd_run(temperature, name=name, **more)
+
+
+def test_every_run_has_its_own_colour_and_a_dash_where_two_share_one(mia: Client) -> None:
+    runs = [a_kd_run(4.0) for _ in range(41)]
+    assert runs[0].colour == runs[20].colour == runs[40].colour
+    found = comparison.entries([runs[0], runs[1], runs[20], runs[40]])
+    assert [entry.dash for entry in found] == ["solid", "solid", "dash", "dot"]
+    figures = mia.get(f"/api/compare/charts?runs={runs[0].pk}").json()
+    assert figures["runs"][0]["colour"] == runs[0].colour
+
+
+def test_the_best_of_each_column_is_marked_once_there_is_a_best() -> None:
+    runs = [ended("a", 0.91), ended("b", 0.95, seed=1)]
+    measures, rows = comparison.table(comparison.entries(runs))
+    best = {
+        (entry.name, one.key)
+        for entry, cells in rows
+        for one, cell in zip(measures, cells, strict=True)
+        if cell.best
+    }
+    expected = {("b", "accuracy"), ("b", "delta"), ("b", "agreement"), ("a", "latency_ms")}
+    assert best == expected  # parameters, ECE and compression are equal: nothing stands out
+
+
+def test_accuracies_of_different_kinds_are_named_and_none_is_the_best(mia: Client) -> None:
+    labels = make.a_dataset("labels", info={"task": "multi-label"})
+    runs = [ended("a", 0.91), ended("b", 0.75, dataset=labels)]
+    found = comparison.entries(runs)
+    measures, rows = comparison.table(found)
+    assert [cells[0].note for _entry, cells in rows] == ["top-1", "mAP"]
+    assert not any(
+        cell.best for _e, cells in rows for cell, one in zip(cells, measures, strict=True) if one.percent
+    )
+    text = mia.get(reverse("run_compare"), {"run": [run.pk for run in runs]}).text
+    assert "do not compare: no best is marked" in text
+
+
+def test_runs_that_differ_in_nothing_but_the_seed_are_one(mia: Client) -> None:
+    runs = [ended(f"kd T4 · seed {seed}", 0.90 + seed / 100, seed) for seed in range(3)]
+    runs.append(ended("kd T8", 0.95, 0, temperature=8.0))
+    assert [len(entry.runs) for entry in comparison.entries(runs)] == [1, 1, 1, 1]
+    group, alone = comparison.entries(runs, seeds=True)
+    accuracy = comparison.RESULT["accuracy"]
+    assert (group.name, len(group.runs), alone.name) == ("kd T4", 3, "kd T8")
+    assert group.value(accuracy) == pytest.approx(0.91)
+    assert group.deviation(accuracy) == pytest.approx(0.01)
+    assert alone.deviation(accuracy) is None
+    text = mia.get(reverse("run_compare"), {"ids": ",".join(str(r.pk) for r in runs), "seeds": "1"}).text
+    assert "91.00\u00a0%" in text
+    assert "±1.00" in text
+    assert "0, 1, 2" in text  # the seeds, in the settings
+
+
+def test_equal_settings_are_out_of_sight_until_asked_for(mia: Client) -> None:
+    ids = ",".join(str(run.pk) for run in (ended("a", 0.9), ended("b", 0.9, temperature=8.0)))
+    text = mia.get(reverse("run_compare"), {"ids": ids}).text
+    assert "only-differs" in text
+    assert text.count("data-differs>") == 1
+    assert "only-differs" not in mia.get(reverse("run_compare"), {"ids": ids, "all": "1"}).text
+    assert "data-differs>" in mia.get(reverse("run_compare"), {"ids": ids, "all": "1"}).text
+
+
+def test_the_address_holds_the_page_and_a_run_can_leave_it(mia: Client) -> None:
+    first, second = ended("a", 0.9), ended("b", 0.8)
+    query = {
+        "ids": f"{first.pk},{second.pk}",
+        "y": "latency_ms",
+        "logy": "1",
+        "cost": "bytes",
+        "hide": str(second.pk),
+    }
+    text = mia.get(reverse("run_compare"), query).text
+    assert '<option value="latency_ms" selected>Latency' in text
+    assert 'value="bytes" data-param="cost" checked' in text
+    assert text.count("data-hidden>") == 1
+    assert f'href="?ids={first.pk}&amp;y=latency_ms&amp;logy=1&amp;cost=bytes&amp;hide={second.pk}"' in text
