@@ -21,7 +21,6 @@ def figure(view: View) -> Figure | str:
         traces = [curve(view.run, name, label=_("learning rate"), color="series-4") for name in own]
     if not traces:
         return _("The learning rate appears with the first training step.")
-    return {
-        "data": traces,
-        "layout": layout(_("learning rate"), hover=".4~g", from_zero=True, log=True),
-    }
+    axes = layout(_("learning rate"), hover=".4~g", from_zero=True, log=True)
+    axes["meta"]["exact"] = True  # a schedule has no noise to smooth
+    return {"data": traces, "layout": axes}

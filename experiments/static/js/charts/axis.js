@@ -64,7 +64,7 @@ export function xaxis(mode, unit, log) {
   const type = mode === "clock" ? "date" : log ? "log" : "linear";
   const axis = { title: { text: titles(unit)[mode] }, type, rangemode: type === "linear" ? "tozero" : "normal" };
   if (mode === "step" && type === "linear") Object.assign(axis, { tickformat: "~s", exponentformat: "SI" });
-  if (type === "log") Object.assign(axis, { dtick: 1, exponentformat: "power" });
+  if (type === "log") Object.assign(axis, { dtick: 1, tickformat: "~s" });
   return axis;
 }
 

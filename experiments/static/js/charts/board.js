@@ -184,7 +184,7 @@ export class Board {
     if (before !== undefined && before !== phase) this.#again(SETTLE);
   }
 
-  // Not before the drawings under way are done, and as long again: half of the time is the reader's.
+  // Not before the drawings under way are done, and a while for the reader.
   #soon() {
     this.more = true;
     if (this.timer) return;
@@ -196,7 +196,8 @@ export class Board {
     this.more = false;
     this.measure();
     await Promise.all([...this.cards.values()].filter((card) => card.curves).map((card) => card.flush()));
-    this.next = performance.now() + Math.max(DRAW_EVERY, performance.now() - begin);
+    const now = performance.now();
+    this.next = Math.max(begin + DRAW_EVERY, now + (now - begin) / 4);
     this.timer = null;
     if (this.more) this.#soon();
   }

@@ -64,28 +64,29 @@ export class Card {
       message(this, this.window ? gettext("No points in this part.") : gettext("No points yet."));
       return;
     }
-    await this.board.turns.take();
-    if (!this.visible) return; // scrolled away while it waited: it draws when it comes back
-    if (!this.stale && this.drawn) await this.#append(Plotly);
-    else await this.#whole(Plotly);
+    await this.board.turns.take(() => this.#now(Plotly));
+    if (!this.drawn) return;
+    this.element.removeAttribute("aria-busy");
     this.board.cursor.refresh(this);
   }
 
-  async #whole(Plotly) {
+  #now(Plotly) {
+    if (!this.visible) return null; // scrolled away while it waited: it draws when it comes back
+    if (this.stale || !this.drawn) return this.#whole(Plotly);
+    const more = this.board.settings.outliers ? additions(this) : null;
+    if (more === null) return this.#whole(Plotly);
+    return more.indices.length ? Plotly.extendTraces(this.plot, more.update, more.indices) : null;
+  }
+
+  #whole(Plotly) {
     this.stale = false;
     message(this, "");
     const { data, layout } = this.#figure();
-    await Plotly.react(this.plot, data, layout, CONFIG);
+    const done = Plotly.react(this.plot, data, layout, CONFIG);
     if (!this.drawn) this.plot.on("plotly_relayout", (event) => this.#moved(event));
     if (!this.drawn) this.plot.on("plotly_click", (event) => this.board.opened(event.points[0]));
     this.drawn = true;
-    this.element.removeAttribute("aria-busy");
-  }
-
-  async #append(Plotly) {
-    const more = this.board.settings.outliers ? additions(this, this.board) : null;
-    if (more === null) { await this.#whole(Plotly); return; }
-    if (more.indices.length) await Plotly.extendTraces(this.plot, more.update, more.indices);
+    return done;
   }
 
   #figure() {

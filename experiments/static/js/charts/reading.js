@@ -96,7 +96,10 @@ function formatter(pattern) {
   return (value) => plain(value, digits);
 }
 
-const plain = (value, digits) => String(Number(value.toPrecision(digits))).replace("-", "−");
+function plain(value, digits) {
+  const small = value !== 0 && Math.abs(value) < 1e-3;
+  return (small ? value.toExponential(digits - 1) : String(Number(value.toPrecision(digits)))).replaceAll("-", "−");
+}
 
 function prefixed(value, digits) {
   const found = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]].find(([size]) => Math.abs(value) >= size) ?? [1, ""];
