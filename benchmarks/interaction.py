@@ -1,10 +1,9 @@
 """What a person feels at a run's page: 12 live charts of 10,000 points each, in Chromium.
 
-A training at 100 steps of 15 values a second goes through the real recorder; the window shows all 12 charts at
-once. Budgets: no frame over 100 ms while they extend, the first chart ≤ 1 s after navigation (median of five; on
-the first visit of all the browser also has to fetch and compile the chart library), a step is drawn ≤ 1 s after it
-was measured (p99).
-Run: python benchmarks/interaction.py [--seconds 20]
+A training at 100 steps of 15 values a second goes through the real recorder; the window shows all 12 charts
+at once. Budgets: no frame over 100 ms while they extend, the first chart ≤ 1 s after navigation (median of
+five; on the very first visit the browser also has to fetch and compile the chart library), a step is drawn
+≤ 1 s after it was measured (p99). Run: python benchmarks/interaction.py [--seconds 20]
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import random
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import _site as here
@@ -44,7 +42,7 @@ BUDGETS = {
     "first chart after navigation: ms": 1000.0,
     "step → drawn: p99 ms": 1000.0,
 }
-# Notes frames, and when which step of the objective was drawn; all charts are pinned, so that they share rows.
+# Notes frames, and when which step of the objective was drawn. All charts are pinned: they share rows.
 WATCH = """
 const pinned = %s;
 localStorage.setItem("kd-charts-run", JSON.stringify({ pinned, order: {}, closed: [] }));
@@ -64,7 +62,7 @@ requestAnimationFrame(glance);
 DRAWN = """() => [...document.querySelectorAll("[data-chart] .main-svg:first-child")].length"""
 
 
-# --- The training: a process of its own ---------------------------------------------------------------------
+# --- The training: a process of its own -------------------------------------------------------------------
 def feed(run_id: int) -> None:
     """What was before at once, then steps at an even pace until it is ended. A line `step wall` for each."""
     import django
@@ -103,7 +101,7 @@ def say(record: Any, steps: range, wall: list[float]) -> None:
     record.feed(Progress(step=steps[-1], total_steps=100_000, epoch=1, epochs=10, rate=9_000.0, eta=900.0))
 
 
-# --- The person -----------------------------------------------------------------------------------------------
+# --- The person ---------------------------------------------------------------------------------------------
 def measure(seconds: float) -> dict[str, float]:
     with here.site() as home:
         from django.contrib.auth.models import User
@@ -130,7 +128,7 @@ def measure(seconds: float) -> dict[str, float]:
 
 
 def watched(context: Any, url: str, cookie: str, run: int, seconds: float) -> dict[str, float]:
-    """Opens the page several times, with an empty cache the first time, and then looks on while it extends."""
+    """Opens the page several times, the first time with an empty cache; then looks on while it extends."""
     context.add_cookies([{"name": "sessionid", "value": cookie, "url": url}])
     context.add_init_script(WATCH % json.dumps(list(CHARTS)))
     page = context.new_page()

@@ -1,6 +1,7 @@
 """A training without torch: claims a run as a worker would and feeds its recorder what an engine would say.
 
 python -m tests.browser.fake_training RUN --steps 2000 --per-second 100 [--until STEP] [--nan-at STEP]
+[--inf-at STEP] [--stage-until STEP]. Measures the machine every ten steps, as a second each.
 Prints a line a second of steps: `step wall`.
 """
 
@@ -23,7 +24,7 @@ from worker.distill.events import Log, Metrics, Phase, Progress  # noqa: E402
 PER_EPOCH = 100
 
 
-def values_at(step: int, steps: int, nan_at: int) -> dict[str, float | None]:
+def values_at(step: int, steps: int, nan_at: int, inf_at: int) -> dict[str, float | None]:
     rng = random.Random(step)
     way = step / steps
     ce = 2.2 * math.exp(-5 * way) + 0.12 + 0.08 * rng.random()
@@ -35,6 +36,9 @@ def values_at(step: int, steps: int, nan_at: int) -> dict[str, float | None]:
     values["throughput"] = rate
     if step == nan_at:
         values["loss/total"] = None
+    if step == inf_at:
+        values["loss/kd"] = math.inf
+    values["grad/norm"] = 1.0 + rng.random()  # no chart file knows it
     return values
 
 
@@ -49,9 +53,14 @@ def epoch_values(step: int, steps: int, best: float) -> dict[str, float | None]:
 def block(recorder: Recorder, first: int, last: int, args: argparse.Namespace) -> None:
     steps = list(range(first, last + 1))
     wall = [time.time()] * len(steps)
-    rows = [values_at(step, args.steps, args.nan_at) for step in steps]
+    rows = [values_at(step, args.steps, args.nan_at, args.inf_at) for step in steps]
     recorder.feed(Metrics(steps=steps, wall=wall, values={k: [row[k] for row in rows] for k in rows[0]}))
     for step in steps:
+        if step % 10 == 0:
+            load = {"system/cpu": [50.0 + step % 40], "system/memory": [8e9 + 1e6 * step]}
+            recorder.feed(Metrics(steps=[step // 10], wall=wall[:1], values=load))
+        if step == args.stage_until:
+            recorder.feed(Phase(name="training"))
         if step % PER_EPOCH == 0:
             at_epoch = epoch_values(step, args.steps, args.best)
             recorder.feed(Metrics(steps=[step], wall=wall[:1], values={k: [v] for k, v in at_epoch.items()}))
@@ -114,12 +123,14 @@ def main() -> None:
     parser.add_argument("--per-second", type=float, default=100.0)
     parser.add_argument("--best", type=float, default=0.962)
     parser.add_argument("--nan-at", type=int, default=-1)
+    parser.add_argument("--inf-at", type=int, default=-1)
+    parser.add_argument("--stage-until", type=int, default=0, help="The first stage's last step.")
     args = parser.parse_args()
     run = Run.objects.get(pk=args.run)  # this very one, whoever's turn it is
     assert lifecycle.take(run, "a test", "cpu"), "the run cannot be claimed"
     run.refresh_from_db()
     recorder = Recorder(run)
-    recorder.feed(Phase(name="training"))
+    recorder.feed(Phase(name="first stage" if args.stage_until else "training"))
     recorder.feed(Log(text="Training begins <b>here</b>.", wall=time.time()))
     begin, done, until = time.monotonic(), 0, args.until or args.steps
     while done < until:

@@ -23,7 +23,7 @@ def run(name, **values):
     made = make.a_run(name=name, status="draft", owner=ana, training=training, **values)
     lifecycle.submit(made, ana)
     return made
-for _ in range(6):
+for _ in range(9):
     control = run("alone", purpose="control")
     student = run("kd", purpose="distil", teacher=teacher, control=control)
     print(control.pk, student.pk)
@@ -106,25 +106,30 @@ def test_reload_web_restart_and_flushed_redis_lose_and_repeat_nothing(site: Site
 def test_a_long_run_shows_its_spike_and_a_zoom_shows_every_point(site: Site, tab: Tab) -> None:
     control, run = site.pairs[2]
     for one in (control, run):
-        assert site.train(one, "--steps", "20000", "--per-second", "1000000", "--nan-at", "700").wait() == 0
+        odd = ("--nan-at", "700", "--inf-at", "9000")
+        assert site.train(one, "--steps", "20000", "--per-second", "1000000", *odd).wait() == 0
     tab.open(f"/runs/{run}/")
     whole = tab.until_points("objective", "total", 19_000)
     assert len(whole) <= 2_100
     assert 613 in whole
     ys = "document.querySelector('[data-chart=objective] .chart-plot').data"
     assert tab.page.evaluate(f"Math.max(...{ys}.find((t) => t.name === 'total').y)") > 30
+    missing = tab.page.locator("[data-chart=objective] .chart-missing")
+    assert missing.all_inner_texts() == ["× not a number", "▲ infinite"]  # though 18,000 points are not drawn
     drag(tab, "objective", 0.01, 0.06)
-    tab.until("!document.querySelector('[data-chart-reset]').hidden")
+    tab.until("!document.querySelector('[data-chart-reset]').disabled")
     deadline = time.monotonic() + 20
     while (close := tab.points("objective", "total"))[-1] > 2_000:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert close == list(range(int(close[0]), int(close[-1]) + 1))
     assert tab.points("learning-rate", "learning rate") == close  # the charts of a page zoom together
-    assert tab.page.locator("[data-chart=objective] .chart-missing").count() == 1
+    assert missing.all_inner_texts() == ["× not a number"]
+    edge = f"{ys}.find((t) => t.name === 'NaN')"
+    assert tab.page.evaluate(f"[{edge}.x[0], {edge}.y[0] < 0.1]") == [700, True]
     tab.page.dblclick("[data-chart=objective] .nsewdrag")
     tab.until_points("objective", "total", 19_000)
-    tab.until("document.querySelector('[data-chart-reset]').hidden")
+    tab.until("document.querySelector('[data-chart-reset]').disabled")
 
 
 def drag(tab: Tab, chart: str, begin: float, end: float) -> None:
@@ -192,6 +197,107 @@ def test_a_confusion_follows_the_theme_and_its_file_has_a_row_a_cell(
     assert sum(int(line.split(",")[2]) for line in lines[1:]) == 10 * 100
     shapes = tab.page.locator("[data-chart=calibration] .legend-item").all_inner_texts()
     assert [text.split(",")[0] for text in shapes] == ["Teacher", "Control", "Student"]
+
+
+READ = """(() => Object.fromEntries([...document.querySelectorAll("[data-chart]")]
+    .filter((card) => card.querySelector(".chart-values:not([hidden])"))
+    .map((card) => [card.dataset.chart, card.querySelector(".chart-values").innerText.split(/\\s+/).join(" ")])))()"""
+
+
+def test_one_cursor_reads_the_values_of_all_charts_by_pointer_and_by_keys(site: Site, tab: Tab) -> None:
+    control, run = site.pairs[6]
+    for one in (control, run):
+        assert site.train(one, "--steps", "400", "--per-second", "1000000").wait() == 0
+    tab.open(f"/runs/{run}/")
+    tab.until_points("objective", "total", 400)
+    tab.until_points("learning-rate", "learning rate", 400)
+    tab.until_points("accuracy", "validation", 400)
+    place = tab.page.locator("[data-chart=learning-rate]").bounding_box()
+    box = tab.page.locator("[data-chart=objective] .nsewdrag").first.bounding_box()
+    assert box
+    tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40)
+    read = tab.until(f"(({READ}).accuracy) && {READ}")
+    step = read["objective"].split(" ")[1]
+    assert abs(int(step) - 200) <= 2
+    assert read["learning-rate"].startswith(f"step {step} learning rate 0.02")
+    assert "total" in read["objective"]
+    assert read["accuracy"].startswith(f"step {step} validation 79.")  # of the epoch that is nearest
+    assert tab.page.locator("[data-chart=learning-rate]").bounding_box() == place  # nothing moved
+    tab.page.mouse.move(5, 5)
+    tab.until(f"Object.keys({READ}).length === 0")
+    tab.page.focus("[data-chart=objective] .chart-plot")
+    tab.page.keyboard.press("Home")
+    tab.page.keyboard.press("ArrowRight")
+    tab.until(f"({READ})['learning-rate']?.startsWith('step 2 ')")
+    said = tab.page.locator("[data-chart=objective] .chart-plot").get_attribute("aria-valuetext")
+    assert said
+    assert said.startswith("step 2: total ")
+    tab.page.keyboard.press("Escape")
+    tab.until(f"Object.keys({READ}).length === 0")
+
+
+SHOWN = """(() => [...document.querySelectorAll("[data-chart]")].filter((card) => card.offsetParent)
+    .map((card) => card.dataset.chart))()"""
+
+
+def test_search_pins_order_and_sections_are_remembered_and_a_link_shows_the_same(
+    site: Site, tab: Tab, browser: Any
+) -> None:
+    control, run = site.pairs[7]
+    for one in (control, run):
+        assert site.train(one, "--steps", "400", "--per-second", "1000000").wait() == 0
+    tab.open(f"/runs/{run}/")
+    tab.until_points("objective", "total", 400)
+    shown = tab.page.evaluate(SHOWN)
+    assert {"system-cpu", "system-memory", "series:grad/norm"} <= set(
+        shown
+    )  # what no chart file knows as well
+    tab.page.fill("[name=chart-search]", "VAL loss")
+    tab.until(f"{SHOWN}.join() === 'validation-loss'")
+    tab.page.fill("[name=chart-search]", "")
+    tab.page.click("[data-chart=throughput] [aria-label='Pin to the top']")
+    tab.page.click("[data-chart=accuracy] details.menu > summary")
+    tab.page.click("[data-chart=accuracy] .menu-item >> text=Move earlier")
+    tab.page.click(".chart-section:has([data-chart=learning-rate]) > summary")
+    wanted = ["throughput", "accuracy", "objective", "validation-loss"]
+    tab.until(f"{SHOWN}.slice(0, 4).join() === '{','.join(wanted)}'")
+    tab.page.reload()
+    tab.until_points("objective", "total", 400)
+    assert tab.page.evaluate(SHOWN)[:4] == wanted
+    assert "learning-rate" not in tab.page.evaluate(SHOWN)
+    tab.page.locator("[name=chart-smoothing]").fill("60")
+    drag(tab, "objective", 0.25, 0.5)
+    tab.until("location.hash.includes('from=')")
+    other = Tab(browser, site)  # somebody else's browser
+    other.page.goto(tab.page.url)
+    other.until_points("objective", "total", 150)
+    range_of = (
+        "document.querySelector('[data-chart={}] .chart-plot').layout.xaxis.range.map(Math.round).join()"
+    )
+    tab.until(f"{range_of.format('objective')} === '100,200'")
+    for chart in ("objective", "accuracy"):
+        other.until(f"{range_of.format(chart)} === '100,200'")
+    assert other.page.locator("[data-smoothing]").inner_text() == "0.60"
+    assert other.complaints == []
+    other.context.close()
+
+
+def test_a_new_stage_is_marked_while_it_trains(site: Site, tab: Tab) -> None:
+    control, run = site.pairs[8]
+    assert site.train(control, "--steps", "200", "--per-second", "20000").wait() == 0
+    tab.open(f"/runs/{run}/")
+    tab.until("document.querySelector('[data-live-state]').dataset.liveState === 'live'")
+    # Five epochs more than the plan has: a first stage of 500 steps.
+    words = ("--steps", "2500", "--per-second", "400", "--until", "2000", "--stage-until", "500")
+    training = site.train(run, *words)
+    notes = (
+        "document.querySelector('[data-chart={}] .chart-plot').layout?.annotations?.map((n) => n.text).join()"
+    )
+    for chart in ("objective", "learning-rate"):
+        tab.until(f"{notes.format(chart)}?.includes('first stage,training')")
+    assert training.wait() == 0
+    seen = tab.until_points("objective", "total", 2000)
+    assert seen == list(range(1, 2001))
 
 
 def test_phones_need_no_sideways_scrolling(site: Site, browser: Any) -> None:

@@ -4,7 +4,6 @@ import { Arrangement } from "./arrange.js";
 import { along, timeUnit } from "./axis.js";
 import { Card } from "./card.js";
 import { Cursor } from "./cursor.js";
-import { legendItem } from "./frame.js";
 import { plotly } from "./plotly.js";
 import { Store, keyOf } from "./store.js";
 import { Toolbar } from "./toolbar.js";
@@ -18,13 +17,12 @@ export class Board {
   constructor(root) {
     this.root = root;
     this.grid = root.querySelector("[data-chart-grid]");
-    this.shared = root.querySelector("[data-chart-legend]");
     this.urls = { figures: root.dataset.charts, csv: root.dataset.csv };
     this.name = root.dataset.name || "charts";
     this.store = new Store(root.dataset.series);
     this.cards = new Map();
     this.runs = [];
-    this.off = new Set(); // runs switched off in the shared legend
+    this.off = new Set(); // runs switched off in the page's list
     this.seen = new Set(); // series that live frames named and no figure had
     this.phases = new Map(); // run → what it does now
     this.resets = 0;
@@ -96,7 +94,6 @@ export class Board {
     this.grid.dataset.ready = "yes";
     this.arrangement.place([...this.cards.values()]);
     for (const spec of charts) if (before.has(spec.key)) this.cards.get(spec.key).update(spec); else this.#watch(this.cards.get(spec.key));
-    this.#sharedLegend();
   }
 
   #watch(card) {
@@ -130,24 +127,7 @@ export class Board {
 
   find(text) { this.arrangement.find(text); }
 
-  // One legend for all charts where several runs are compared: its own, or the page's buttons with data-run-eye.
-  #sharedLegend() {
-    this.shared?.replaceChildren(...this.runs.map((run) => {
-      const item = legendItem(run.name, run.colour, true, () => {}, "line", this.#dash(run.id));
-      item.dataset.runEye = run.id;
-      return item;
-    }));
-    this.#eyes();
-  }
-
-  #dash(run) {
-    for (const card of this.cards.values()) {
-      const trace = card.curves && card.figure?.data.find(({ meta }) => meta.run === run);
-      if (trace) return trace.line.dash;
-    }
-    return "solid";
-  }
-
+  // Where several runs are compared the page's list of runs is the legend: its buttons with data-run-eye.
   #eyes() {
     for (const eye of document.querySelectorAll("[data-run-eye]")) eye.setAttribute("aria-pressed", String(!this.off.has(Number(eye.dataset.runEye))));
   }

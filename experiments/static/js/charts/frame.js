@@ -125,8 +125,8 @@ export function message(card, text, again) {
 // The classes of a swatch: a colour's name, and how its line is dashed.
 export const swatch = (colour, shape = "line", dash = "solid") => `swatch ${shape} ${colour.replace(/^(teacher|control)$/, "series-$1")}${dash === "solid" ? "" : ` dash-${dash}`}`;
 
-export function legendItem(name, colour, pressed, toggle, shape = "line", dash = "solid") {
-  const item = make("button", "legend-item", make("span", swatch(colour, shape, dash)), make("span", "truncate", name));
+function legendItem(name, colour, pressed, toggle, shape) {
+  const item = make("button", "legend-item", make("span", swatch(colour, shape)), make("span", "truncate", name));
   item.type = "button";
   item.title = name;
   item.setAttribute("aria-pressed", String(pressed));
