@@ -11,6 +11,7 @@ from experiments import api
 from experiments.views import (
     catalogue,
     compare,
+    console,
     datasets,
     health,
     home,
@@ -70,7 +71,8 @@ runs_pages = [
     path("runs/<int:pk>/star", tags.run_star, name="run_star"),
     path("runs/<int:pk>/tags", tags.run_tags, name="run_tags"),
     path("runs/<int:pk>/notes", run_control.run_notes, name="run_notes"),
-    path("runs/<int:pk>/log", run.run_log, name="run_log"),
+    path("runs/<int:pk>/console", console.run_console, name="run_console"),
+    path("runs/<int:pk>/log", console.run_log, name="run_log"),
     path("runs/<int:pk>/files/<int:artifact>", run.run_artifact, name="run_artifact"),
     path("trash/", trash.trash, name="trash"),
     path("trash/empty", trash.trash_empty, name="trash_empty"),

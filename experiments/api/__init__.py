@@ -15,7 +15,7 @@ from experiments.lifecycle import Refused
 from experiments.planning import PlanError, problems_of
 from experiments.run_filter import BadQuery
 
-from . import charts, control, runs, series, workers
+from . import charts, control, log, runs, series, workers
 
 
 class Api(NinjaAPI):
@@ -29,6 +29,7 @@ api = Api(title="kdweb", version="1", urls_namespace="api", docs_url=None, auth=
 api.add_router("", runs.router)
 api.add_router("", control.router)
 api.add_router("", workers.router)
+api.add_router("", log.router)
 api.add_router("", series.router)
 api.add_router("", charts.router)
 

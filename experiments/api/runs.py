@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from django.http import HttpRequest
-from ninja import Query, Router, Status
+from ninja import Router, Status
 from pydantic import Field
 
 from experiments import controls, planning, run_filter
 from experiments.models import Run
 
 from . import access
-from .schemas import Log, Message, Problem, RunDetail, RunPage, RunRow, State
+from .schemas import Message, Problem, RunDetail, RunPage, RunRow, State
 
 router = Router(tags=["runs"])
-LOG_LINES = 2_000
 
 
 @router.get("/runs", response={200: RunPage, 400: Message})
@@ -59,16 +58,3 @@ def delete_run(request: HttpRequest, run_id: int, for_good: bool = False) -> Sta
 @router.get("/runs/{int:run_id}/state", response={200: State, 404: Message})
 def read_state(request: HttpRequest, run_id: int) -> Run:
     return access.run_of(request, run_id)
-
-
-@router.get("/runs/{int:run_id}/log", response={200: Log, 404: Message})
-def read_log(
-    request: HttpRequest,
-    run_id: int,
-    after: Annotated[int, Query(ge=-1)] = -1,
-    limit: Annotated[int, Query(ge=1, le=LOG_LINES)] = LOG_LINES,
-) -> dict[str, Any]:
-    """Console lines numbered above `after`, oldest first."""
-    run = access.run_of(request, run_id)
-    lines = list(run.log.filter(n__gt=after).order_by("n")[: limit + 1])
-    return {"lines": lines[:limit], "more": len(lines) > limit}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_GET
 
 from experiments import measurements, plan_facts, run_config, run_tiles, waiting
-from experiments.models import Artifact, LogLine, Run, RunEvent
+from experiments.models import Artifact, Run, RunEvent
 from experiments.templatetags.kd import duration, filesize
 
-from . import tags
+from . import console, tags
 
-LOG_LINES = 500
 RELATED = (
     "project",
     "dataset",
@@ -57,7 +55,7 @@ def run_detail(request: HttpRequest, pk: int) -> HttpResponse:
         "terms": run.objective.get("terms", []),
         "config": run_config.table([run]),
         "diffs": _diffs(run),
-        "log": console(run),
+        "console": console.context(run),
     }
     return render(request, "runs/detail.html", context)
 
@@ -81,15 +79,6 @@ def cache_line(run: Run) -> str:
 
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
-
-
-def console(run: Run) -> list[dict[str, Any]]:
-    """The newest lines, oldest first."""
-    lines = LogLine.objects.filter(run=run).order_by("-n")[:LOG_LINES]
-    return [
-        {"n": line.n, "level": line.level, "text": line.text, "at": datetime.fromtimestamp(line.wall, tz=UTC)}
-        for line in reversed(lines)
-    ]
 
 
 @require_GET
@@ -200,15 +189,3 @@ def run_artifact(request: HttpRequest, pk: int, artifact: int) -> FileResponse:
         content_type="application/octet-stream",
         headers={"X-Content-Type-Options": "nosniff"},
     )
-
-
-@require_GET
-def run_log(request: HttpRequest, pk: int) -> HttpResponse:
-    """The whole console as a text file."""
-    run = get_object_or_404(Run.objects.for_user(request.user), pk=pk)
-    lines = (f"{line.wall:.3f} {line.level:<7} {line.text}\n" for line in run.log.all())
-    headers = {
-        "Content-Disposition": f'attachment; filename="run-{run.pk}.log"',
-        "X-Content-Type-Options": "nosniff",
-    }
-    return HttpResponse("".join(lines), content_type="text/plain; charset=utf-8", headers=headers)

@@ -243,15 +243,6 @@ def test_files_are_downloaded_as_attachments_from_the_data_folder_only(mia: Clie
         assert mia.get(reverse("run_artifact", args=[run.pk, bad.pk])).status_code == 404
 
 
-def test_the_log_is_a_plain_file(mia: Client) -> None:
-    run = a_distilled()
-    for n in range(3):
-        LogLine.objects.create(run=run, n=n, wall=float(n), level="info", text=f"line {n}")
-    response = mia.get(reverse("run_log", args=[run.pk]))
-    assert response["Content-Type"].startswith("text/plain")
-    assert response.text.splitlines()[2].endswith("line 2")
-
-
 def test_the_page_shows_the_newest_five_hundred_lines(mia: Client) -> None:
     run = a_distilled()
     LogLine.objects.bulk_create(
