@@ -55,10 +55,11 @@ def settings(found: Sequence[Entry]) -> list[Axis]:
 
 def _setting(key: str, raw: list[Any]) -> Axis:
     """Numbers stay numbers where all are; else every value is a word."""
+    label = run_config.named(key)
     if all(value is None or _is_number(value) for value in raw):
-        return Axis(key, key, [None if value is None else float(value) for value in raw])
+        return Axis(key, label, [None if value is None else float(value) for value in raw])
     words = [None if value in (None, "") else run_config.show(value) for value in raw]
-    return Axis(key, key, words)
+    return Axis(key, label, words)
 
 
 def _is_number(value: Any) -> bool:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.utils.text import capfirst
-from django.utils.translation import get_language, gettext_noop
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from experiments import plan_facts
 from experiments.models import Run
@@ -26,7 +26,7 @@ class Row:
     @property
     def title(self) -> str:
         """The label in the reader's language, as a line of a table begins."""
-        return named(self.label)
+        return capfirst(named(self.label))
 
     @property
     def shown(self) -> list[str]:
@@ -91,11 +91,11 @@ def named(label: str) -> str:
     """A label of `flatten` in the reader's language: weight of kd, kd temperature, batch size."""
     term, _space, parameter = label.partition(" ")
     if label.startswith("weight of "):
-        return _("Weight of %(term)s") % {"term": label.removeprefix("weight of ")}
-    known = spoken(capfirst(label))
-    if known != capfirst(label) or not parameter:
+        return _("weight of %(term)s") % {"term": label.removeprefix("weight of ")}
+    if (known := spoken(capfirst(label))) != capfirst(label):
         return known
-    return f"{term} {spoken(capfirst(parameter))}" if get_language() != "en" else known
+    said = spoken(capfirst(parameter))
+    return f"{term} {said}" if said != capfirst(parameter) else label
 
 
 SEED = _label("seed")  # what runs of one group differ in

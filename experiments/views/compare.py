@@ -115,7 +115,7 @@ def _results(found: Sequence[Entry]) -> dict[str, Any]:
 def _config(found: Sequence[Entry]) -> dict[str, Any]:
     """The settings, those that differ first said so; a cell that is other than the first run's is marked."""
     rows = run_config.rows([entry.config for entry in found])
-    lines = [(row.label, row.changed, row.cells) for row in rows]
+    lines = [(row.title, row.changed, row.cells) for row in rows]
     return {"settings": lines, "n_changed": sum(changed for _label, changed, _cells in lines)}
 
 
