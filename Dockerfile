@@ -26,6 +26,7 @@ COPY kdweb kdweb
 COPY experiments experiments
 COPY worker worker
 COPY templates templates
+COPY locale locale
 USER kdweb
 # Into the image, hashed and compressed; the throw-away home is for the settings to load.
 RUN KDWEB_HOME=/tmp/home python manage.py collectstatic --noinput && rm -rf /tmp/home
@@ -44,6 +45,7 @@ COPY kdweb kdweb
 COPY experiments experiments
 COPY worker worker
 COPY templates templates
+COPY locale locale
 USER kdweb
 ENV KDWEB_PROCESS=worker NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 VOLUME /data
