@@ -1,7 +1,7 @@
 """What the command palette finds: everything with a name that the person may see, best first.
 
-A name that begins with the words comes before one in which they stand, and that before one which has the
-letters in their order. A run is found by its number too.
+A name that begins with what was typed comes before one in which it stands, that before one with all of its
+words, and that before one which has its letters in their order. A run is found by its number too.
 """
 
 from __future__ import annotations
@@ -73,9 +73,10 @@ def best(rows: QuerySet[Any], fields: tuple[str, ...], text: str) -> QuerySet[An
     """The rows that fit, best first; those that fit alike in the order that `rows` has."""
     if not text:
         return rows
-    begins, holds, strewn = Q(), Q(), Q()
+    begins, whole, holds, strewn = Q(), Q(), Q(), Q()
     for field in fields:
         begins |= Q(**{f"{field}__istartswith": text})
+        whole |= Q(**{f"{field}__icontains": text})
         words = Q()
         for word in text.split():
             words &= Q(**{f"{field}__icontains": word})
@@ -84,7 +85,8 @@ def best(rows: QuerySet[Any], fields: tuple[str, ...], text: str) -> QuerySet[An
     fits = holds | strewn if len(text) >= FUZZY else holds
     if rows.model is Run and (number := text.removeprefix("#")).isdecimal() and len(number) <= 18:
         fits, begins = fits | Q(pk=number), begins | Q(pk=number)
-    place = Case(When(begins, then=Value(0)), When(holds, then=Value(1)), default=Value(2))
+    places = [When(fit, then=Value(place)) for place, fit in enumerate((begins, whole, holds))]
+    place = Case(*places, default=Value(len(places)))
     return rows.filter(fits).order_by(place, *rows.query.order_by or _natural(rows.model))
 
 

@@ -3,7 +3,7 @@
 // with data-keys-label, its title or its text); FIXED holds what has no button. What finds nothing to act on here does
 // nothing, and help does not list it.
 import { openPalette } from "./palette.js";
-import { $, make, remember, remembered } from "./parts.js";
+import { $, make, press, remember, remembered } from "./parts.js";
 
 const typing = (element) => Boolean(element?.closest?.("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable=true]"));
 const GROUPS = { go: gettext("Go to"), page: gettext("On this page"), list: gettext("In a list"), all: gettext("Everywhere") };
@@ -22,7 +22,7 @@ const FIXED = [
 function registry() {
   const own = [...document.querySelectorAll("[data-keys]")].map((element) => ({
     keys: element.dataset.keys, group: element.closest(".nav") ? "go" : "page", label: name(element),
-    find: () => element, run: () => (element.matches("a, button") ? element : $("a, button", element)).click(),
+    find: () => element, run: press,
   }));
   return [...own, ...FIXED].map((entry) => ({ ...entry, target: entry.find() })).filter(({ target }) => target && target.length !== 0);
 }

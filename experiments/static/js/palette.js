@@ -1,12 +1,14 @@
 // Ctrl-K: go to anything, do anything. A combobox over a list: what this page offers (every [data-palette], at once) and
 // what the server finds (a moment later, below it, so that nothing moves under the hand).
-import { $, fetchJSON, icon, make, remember, remembered } from "./parts.js";
+import { $, fetchJSON, icon, make, press, remember, remembered } from "./parts.js";
 
 const dialog = $("#palette");
 const field = dialog && $("input", dialog);
 const list = dialog && $("[role=listbox]", dialog);
 const WAIT = 120; // milliseconds after the last key
 const KEPT = 6; // choices that are remembered
+
+const PLACES = { here: gettext("This page"), pages: gettext("Pages"), actions: gettext("Actions") };
 
 let options = []; // [{ label, hint, icon, url | element, node }], as they stand in the list
 let at = -1;
@@ -31,15 +33,17 @@ export function openPalette() {
 function offered() {
   const seen = new Set();
   const items = [];
-  for (const element of document.querySelectorAll("[data-palette]")) {
+  for (const element of [...document.querySelectorAll(".nav [data-palette]"), ...document.querySelectorAll("[data-palette]")]) {
     if (element.disabled || element.closest("[hidden]")) continue;
     const label = element.dataset.palette || $(".label", element)?.textContent || element.title || element.textContent.trim();
-    const group = element.dataset.paletteGroup || (element.closest("main") ? gettext("This page") : element.closest(".nav") ? gettext("Pages") : gettext("Actions"));
+    const place = element.closest("main") ? "here" : element.closest("nav") || element.dataset.palettePlace === "pages" ? "pages" : "actions";
+    const group = PLACES[place];
     if (seen.has(`${group} ${label}`)) continue;
     seen.add(`${group} ${label}`);
     items.push({ group, label, hint: element.dataset.keys ?? "", icon: $("use", element)?.getAttribute("href").split("#")[1] ?? "bolt", element });
   }
-  return items;
+  const order = Object.values(PLACES);
+  return items.sort((a, b) => order.indexOf(a.group) - order.indexOf(b.group));
 }
 
 // How well the letters of `query` stand in `text`, in their order; 0: they do not. A word's first letter and letters that
@@ -161,7 +165,7 @@ function choose(item) {
   dialog.close();
   if (item.element) {
     if (item.element.href) keep({ ...item, url: item.element.href });
-    item.element.click();
+    press(item.element);
   } else {
     keep(item);
     location.assign(item.url);

@@ -22,6 +22,9 @@ export function make(tag, className = "", ...children) {
   return element;
 }
 
+// What a button or link does; of another element, what the one within it does.
+export const press = (element) => (element.matches("a, button") ? element : $("a, button", element)).click();
+
 // A design token as the browser resolved it, for charts: kd.color("series-3").
 export const color = (token) => getComputedStyle(root).getPropertyValue(`--${token}`).trim();
 
