@@ -318,7 +318,8 @@ def _summary(name: str, run: Any, share: float, random: np.random.Generator) -> 
         "val/loss": 2 * (1 - accuracy),
     }.get(name, float(random.uniform(0.3, 90)))  # fmt: skip
     last = round(last * float(random.normal(1, 0.004)), 5)
-    low, high = (0.4 * last, last * 1.002) if "top" in name else (last * 0.97, last * 2.5)
+    low, high = (0.4 * last, min(1.0, last * 1.002)) if "top" in name else (last * 0.97, last * 2.5)
+    last = min(last, high)
     best = high if "top" in name else low if "loss" in name else None
     return {"last": last, "best": best, "min": low, "max": high, "step": run.step}
 

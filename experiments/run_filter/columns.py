@@ -112,8 +112,8 @@ ALIASES = {
 }  # fmt: skip
 BUILT_IN = {column.key: column for column in (*HEADLINES, *RESULTS)}
 DEFAULT = (
-    "status", "name", "student", "method", "acc", "delta", "gain", "ratio", "progress", "duration", "tags",
-    "owner", "created",
+    "status", "name", "student", "method", "acc", "delta", "gain", "ratio", "progress", "duration",
+    "created", "owner", "tags",
 )  # fmt: skip
 
 
@@ -122,17 +122,17 @@ def parameters() -> dict[str, Column]:
     """Those every run has, in the order of the form; a method's own are known from the runs alone."""
     found = {}
     for key, field in Training.model_fields.items():
-        label = field.title or key.replace("_", " ").capitalize()
+        label = _l(field.title or key.replace("_", " ").capitalize())
         kind = "number" if field.annotation in (int, float, float | None) else "text"
-        found[key] = Column(key, label, kind, value=key, help=field.description or "", group="parameters")
+        found[key] = Column(key, label, kind, value=key, help=_l(field.description or ""), group="parameters")
     for key in ("task_weight", "label_smoothing", "frozen_stages"):
-        found[key] = _of_value(key, "number")
+        found[key] = of_value(key, "number")
     for key in ("class_weights", "pretrained", "mixing"):
-        found[key] = _of_value(key, "text")
+        found[key] = of_value(key, "text")
     return found
 
 
-def _of_value(key: str, kind: str = "either") -> Column:
+def of_value(key: str, kind: str = "either") -> Column:
     """A parameter or result that no list names; it may be a number in one run and a text in another."""
     return Column(key, key, kind, value=key, group="parameters")
 
@@ -183,7 +183,7 @@ class Names:
         for tried in (key, key.lower()):
             there = RunValue.objects.filter(key=tried, run__in=self.runs.order_by().values("pk"))
             if there.exists():
-                return _of_value(tried)
+                return of_value(tried)
         return None
 
     def known(self) -> list[str]:

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _l
 
 from experiments.models import Method, Run, RunValue, Series, Tag
 
-from .columns import BUILT_IN, Column, Names, metric, parameters
+from .columns import BUILT_IN, Column, Names, metric, of_value, parameters
 from .conditions import IS, KEYS, STATES
 from .query import SIGNS
 
@@ -98,8 +98,7 @@ def of_these_runs(runs: QuerySet[Run]) -> list[Column]:
     newest = list(runs.order_by("-created", "-pk").values_list("pk", flat=True)[:RECENT])
     listed = {column.value for column in (*BUILT_IN.values(), *parameters().values())}
     keys = RunValue.objects.filter(run__in=newest).values_list("key", flat=True).distinct()
-    names = Names(runs)
-    found = [column for key in sorted(set(keys) - listed) if (column := names.column(key))]
+    found = [of_value(key) for key in sorted(set(keys) - listed)]
     series = Series.objects.filter(run__in=newest).order_by("name").values_list("name", flat=True).distinct()
     return [
         *found,

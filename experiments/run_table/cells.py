@@ -34,7 +34,10 @@ def shown(column: Column, value: Any) -> str:
 
 def _number(value: Any) -> str:
     """Whole numbers in full, others at four digits."""
-    return kd.sig(int(value)) if float(value).is_integer() and abs(value) < 1e15 else kd.sig(value)
+    if float(value).is_integer() and abs(value) < 1e15:
+        return kd.sig(int(value))
+    text = kd.sig(value)  # 0.0050 was asked for as 0.005
+    return text.rstrip("0") if "." in text and "e" not in text else text
 
 
 FORMATS: dict[str, Callable[[Any], str]] = {
@@ -56,7 +59,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
 
 
 def css(column: Column) -> str:
-    numeric = column.numeric or column.kind in ("progress", "moment")
+    numeric = column.numeric or column.kind in ("progress", "moment", "either")
     return "num" if numeric else CSS.get(column.kind, "")
 
 

@@ -136,10 +136,15 @@ def label(column: Column, group: Group, value: Any) -> str:
     return str(cells.shown(column, value)) if not isinstance(value, str) else value
 
 
+def _needs_name(column: Column, value: Any) -> bool:
+    """`resnet8` says what it is, `4` and `none` do not."""
+    return column.key != "settings" and (column.group == "parameters" or value is None)
+
+
 def labels(by: Sequence[Column], group: Group) -> SafeString:
     """What the group's runs share: name and value of each."""
     pairs = zip(by, group.values, strict=True)
-    parts = (("" if c.key == "settings" else f"{c.label} ", label(c, group, value)) for c, value in pairs)
+    parts = ((f"{c.label} " if _needs_name(c, value) else "", label(c, group, value)) for c, value in pairs)
     return format_html_join(" · ", '<span class="faint">{}</span>{}', parts)
 
 
@@ -164,7 +169,7 @@ def _group_cell(column: Column, group: Group) -> str:
 def _mean(column: Column, mean: groups.Mean) -> str:
     """0.93 ± 0.002, in the column's unit; of a single run the number alone."""
     middle = cells.shown(column, mean.mean)
-    if mean.deviation is None:
+    if not mean.deviation:  # one run, or all the same
         return middle
     kind = "points" if column.kind in ("gain", "points") else column.kind
     scatter = kd.pct(mean.deviation) if kind in ("share", "acc") else _plain(kind, mean.deviation)
