@@ -113,7 +113,11 @@ STORED = (
     _("Tried again from the start."),
     _("Tried again from its last checkpoint."),
     _("Its worker went silent."),
+    _("Attempt %(n)s begins."),
     _("Training begins."),
+    _("Priority set to low."),
+    _("Priority set to normal."),
+    _("Priority set to high."),
     _("Finished."),
     _("Failed"),
     _("Paused"),
@@ -127,6 +131,7 @@ STORED = (
     _("The training process aborted itself (SIGABRT): a library met a state it cannot handle."),
     _("The training process used more processor time than it is allowed."),
     _("The training process ended without a result."),
+    _("The training process was ended by signal %(n)s."),
     _(
         "The training process was killed (signal 9): probably the machine ran out of memory. Use a "
         "smaller batch, or a machine with more memory."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -217,9 +218,14 @@ register.filter("ordinal", ordinal)  # a place in a row: 1st, 12th
 def spoken(text: object) -> str:
     """What is kept in English (what workers publish, a stored sentence) in the reader's language."""
     english = str(text or "")
-    said = _(english) if english else ""
-    head, colon, rest = english.partition(": ")
-    return f"{_(head)}{colon}{spoken(rest)}" if said == english and rest and head else said
+    if not english or (said := _(english)) != english:
+        return said if english else ""
+    numbers = re.findall(r"\d+", english)
+    pattern = english.replace(numbers[0], "%(n)s") if len(numbers) == 1 else ""
+    if pattern and (said := _(pattern)) != pattern:  # Attempt 2 begins.
+        return said % {"n": numbers[0]}
+    head, colon, rest = english.partition(": ")  # Failed: its reason
+    return f"{_(head)}{colon}{spoken(rest)}" if head and rest else english
 
 
 @register.filter

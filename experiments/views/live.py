@@ -13,6 +13,7 @@ from django.contrib.auth import get_user
 from django.contrib.sessions.backends.base import SessionBase
 from django.db import DatabaseError, close_old_connections
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET
 
 from experiments import stream
@@ -55,7 +56,7 @@ def _still_open(user_runs: list[int], request: HttpRequest) -> list[int]:
     rows = dict(Run.objects.for_user(request.user).filter(pk__in=user_runs).values_list("pk", "status"))
     close_old_connections()  # else every open page would hold a connection to the database
     if len(rows) < len(user_runs):
-        raise Http404("There is no such run.")
+        raise Http404(_("There is no such run."))
     return [pk for pk in user_runs if rows[pk] not in Run.ENDED]
 
 

@@ -10,6 +10,8 @@ from django.conf import settings
 from django.db.models import Q, QuerySet
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET
 
 from experiments import measurements, plan_facts, run_config, run_tiles, waiting
@@ -67,14 +69,18 @@ def cache_line(run: Run) -> str:
         return ""
     views = found["reused"] + found["computed"]
     if not found["rows"]:
-        return f"Teacher cache: not used. {_sentence(found['reason'])}".strip()
-    parts = [f"{found['reused']} of {views} view{'' if views == 1 else 's'} reused"]
+        return f"{_('Teacher cache: not used.')} {_sentence(found['reason'])}".strip()
+    reused = ngettext("%(n)s of %(views)s view reused", "%(n)s of %(views)s views reused", views)
+    parts = [reused % {"n": found["reused"], "views": views}]
     if found["seconds_saved"] >= 0.1:
-        parts.append(f"about {duration(found['seconds_saved'])} of teacher time saved")
+        saved = {"time": duration(found["seconds_saved"])}
+        parts.append(_("about %(time)s of teacher time saved") % saved)
     if found["computed"]:
-        parts.append(f"{duration(found['seconds_computing'])} spent on computing the rest")
-    parts.append(f"{filesize(found['bytes'])} on disk")
-    return f"Teacher cache: {', '.join(parts)}. {_sentence(found['reason'])}".strip()
+        spent = {"time": duration(found["seconds_computing"])}
+        parts.append(_("%(time)s spent on computing the rest") % spent)
+    parts.append(_("%(size)s on disk") % {"size": filesize(found["bytes"])})
+    line = _("Teacher cache: %(parts)s.") % {"parts": ", ".join(parts)}
+    return f"{line} {_sentence(found['reason'])}".strip()
 
 
 def _sentence(text: str) -> str:
@@ -128,12 +134,20 @@ def neighbours(run: Run) -> dict[str, int | None]:
     }
 
 
+def _who(actor: str, workers: set[str]) -> str:
+    """Who did it, beside the sentence that says what."""
+    if not actor:
+        return ""
+    if actor in workers:
+        return _("on worker %(name)s") % {"name": actor}
+    return _("by the sweep") if actor == "sweep" else _("by %(name)s") % {"name": actor}
+
+
 def history(events: QuerySet[RunEvent], workers: set[str]) -> list[dict[str, Any]]:
     """What happened as sentences, newest last; who did it, unless the sentence says so itself."""
     lines = []
     for event in events:
-        whose = "on worker" if event.actor in workers else "by the" if event.actor == "sweep" else "by"
-        who = f"{whose} {event.actor}" if event.actor else ""
+        who = _who(event.actor, workers)
         lines.append({"event": event, "who": "" if event.text.endswith(f"by {event.actor}.") else who})
     return lines
 
@@ -181,7 +195,7 @@ def run_artifact(request: HttpRequest, pk: int, artifact: int) -> FileResponse:
     root = Path(settings.KDWEB_DATA).resolve()
     path = found.full_path.resolve()
     if not path.is_relative_to(root) or not path.is_file():
-        raise Http404("The file is no longer on the disk.")
+        raise Http404(_("The file is no longer on the disk."))
     return FileResponse(
         open(path, "rb"),
         as_attachment=True,

@@ -11,7 +11,7 @@ export function plotly(script, styles) {
     const maps = Object.assign(document.createElement("template"), { id: MAP_STYLES });
     const element = Object.assign(document.createElement("script"), { src: script, async: true });
     element.addEventListener("load", () => resolve(window.Plotly));
-    element.addEventListener("error", () => { loading = undefined; reject(new Error("The chart library could not be loaded.")); });
+    element.addEventListener("error", () => { loading = undefined; reject(new Error(gettext("The chart library could not be loaded."))); });
     document.head.append(sheet, maps, element);
   });
   return loading;
