@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from typing import Any, Literal
 
-from django.http import Http404, HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from ninja import Router
 
@@ -15,7 +16,8 @@ from experiments.models import Dataset, Run, Series
 from experiments.views.live import requested_runs
 
 from . import access
-from .schemas import Charts, Message
+from .curve_text import answer, mapping
+from .schemas import Charts, Drawn, Message
 
 router = Router(tags=["charts"])
 Band = Literal["minmax", "std"]
@@ -42,7 +44,7 @@ def run_charts(request: HttpRequest, run_id: int, names: str = "") -> dict[str, 
 @router.get("/compare/charts", response={200: Charts, 400: Message, 404: Message})
 def compare_charts(
     request: HttpRequest, runs: str, names: str = "", seeds: bool = False, band: Band = "minmax"
-) -> dict[str, Any]:
+) -> HttpResponse:
     """The curves of several runs laid over each other.
 
     `seeds`: runs that differ in nothing but the seed are one curve, their mean, in a `band` from the least to
@@ -53,7 +55,7 @@ def compare_charts(
     if seeds:
         groups = comparison.entries([subject.run for subject in subjects], seeds=True)
         cards = _seeds.aggregated(cards, groups, band)
-    return {"runs": [drawn(s, "student") for s in subjects], "charts": cards}
+    return packed(request, [drawn(s, "student") for s in subjects], cards)
 
 
 @router.get("/compare/pictures/{chart}", response={200: Charts, 400: Message, 404: Message})
@@ -85,7 +87,7 @@ def project_charts(
     dataset: int | None = None,
     x: str = "parameters",
     under: str = "",
-) -> dict[str, Any]:
+) -> HttpResponse:
     """A project's finished runs (on one dataset): accuracy against parameters, bytes, flops or latency_ms; a
     line at the limit `under`."""
     where, x = access.project_of(request, project), frontier.known(x)
@@ -93,7 +95,14 @@ def project_charts(
     metric = "mAP" if data and data.multi_label else "top-1"
     models = frontier.models(where, data, x, frontier.limit_of(under, x), metric)
     view = charts.View("project", [], options={"x": x}, models=models)
-    return {"runs": [], "charts": charts.drawn(view)}
+    return packed(request, [], charts.drawn(view))
+
+
+def packed(request: HttpRequest, runs: list[dict[str, Any]], cards: list[dict[str, Any]]) -> HttpResponse:
+    """Figures of fifty runs or a thousand models, compressed."""
+    said = [Drawn.model_validate(run).model_dump(mode="json") for run in runs]
+    named = mapping({"runs": json.dumps(said), "charts": json.dumps(cards, separators=(",", ":"))})
+    return answer(request, named)
 
 
 def compared(request: HttpRequest, text: str) -> list[Run]:

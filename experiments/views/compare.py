@@ -9,6 +9,8 @@ from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.views.decorators.http import require_GET
 
 from experiments import comparison, comparison_axes, frontier, run_config
@@ -69,7 +71,7 @@ def run_compare(request: HttpRequest) -> HttpResponse:
         "too_many": len(keys) > LIMIT,
         "limit": LIMIT,
         "state": state,
-        "repeats": state.seeds or len(comparison.entries(runs, seeds=True)) < len(runs),
+        "repeats": state.seeds or comparison.repeats(found),
         **_results(found),
         "listed": [(entry, comparison.accuracy(entry), link.without(entry.run)) for entry in found],
         "switched": link.switched(),
@@ -113,10 +115,20 @@ def _results(found: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _config(found: Sequence[Entry]) -> dict[str, Any]:
-    """The settings, those that differ first said so; a cell that is other than the first run's is marked."""
+    """The settings; where they differ, a cell that is other than the first run's is marked."""
     rows = run_config.rows([entry.config for entry in found])
-    lines = [(row.title, row.changed, row.cells) for row in rows]
+    lines = [(row.title, row.changed, _cells(row)) for row in rows]
     return {"settings": lines, "n_changed": sum(changed for _label, changed, _cells in lines)}
+
+
+def _cells(row: run_config.Row) -> SafeString:
+    """A row's cells, or one where all are equal. Two thousand of them take a template longer than the rest of
+    the page."""
+    cells = row.cells if row.changed else row.cells[:1]
+    marks = (SafeString(' class="changed"') if other else "" for _text, other in cells)
+    span = "" if row.changed else format_html(' colspan="{}"', len(row.values))
+    pairs = ((mark or span, text) for mark, (text, _other) in zip(marks, cells, strict=True))
+    return format_html_join("", "<td{}>{}</td>", pairs)
 
 
 def _pictures(found: Sequence[Entry], state: State) -> dict[str, Any]:

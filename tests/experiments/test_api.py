@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import json
 import math
 from typing import Any
@@ -59,6 +57,7 @@ def get(client: Client, path: str) -> Any:
 
 ADDRESSES = [
     "runs/{0}", "runs/{0}/state", "runs/{0}/log", "runs/{0}/charts", "runs/{0}/series", "runs/{0}/series.csv",
+    "runs/{0}/series.parquet", "compare/series.parquet?runs={0}",
     "compare/series?runs={0}&name=lr", "compare/charts?runs={0}", "compare/series.csv?runs={0}",
 ]  # fmt: skip
 
@@ -164,24 +163,6 @@ def test_the_cursor_is_older_than_the_points(ana: Client, run: Run, monkeypatch:
     assert get(ana, f"runs/{run.pk}/series")["cursor"] == "1700000000000-7"
 
 
-@pytest.mark.django_db(transaction=True)
-def test_csv_holds_every_point_to_the_last_digit(run: Run) -> None:
-    user = User.objects.create_superuser("root", password="x")
-
-    async def download() -> str:
-        client = AsyncClient()
-        await client.aforce_login(user)
-        response = await client.get(f"/api/runs/{run.pk}/series.csv")
-        assert response["Content-Disposition"] == f'attachment; filename="run-{run.pk}.csv"'
-        return b"".join([part async for part in response.streaming_content]).decode()
-
-    rows = list(csv.DictReader(io.StringIO(async_to_sync(download)())))
-    assert [int(row["step"]) for row in rows] == list(range(1, 1001))
-    assert float(rows[2]["value"]) == 1 / 3
-    assert rows[699]["value"] == "nan"
-    assert rows[0]["series"] == "loss/total"
-
-
 def test_charts_name_series_that_were_only_seen_live(ana: Client, run: Run) -> None:
     answer = get(ana, f"runs/{run.pk}/charts?names={run.pk}:lr,{run.pk}:gpu/x,{run.pk}:val/top1")
     drawn = {card["key"] for card in answer["charts"] if card["figure"]}
@@ -194,7 +175,7 @@ def test_bad_questions_are_answered_in_words(ana: Client, run: Run) -> None:
     for path, word in [
         ("compare/series?runs=1,x&name=lr", "runs"),
         ("compare/charts?runs=", "runs"),
-        (f"compare/charts?runs={run.pk}&x=price", "price"),
+        (f"compare/pictures/pareto?runs={run.pk}&x=price", "price"),
     ]:
         response = ana.get(f"/api/{path}")
         assert response.status_code == 400

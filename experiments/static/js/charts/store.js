@@ -8,6 +8,9 @@ const WAITING = 150; // frames kept for a series that was not fetched: half a mi
 
 export const keyOf = (run, name) => `${run}:${name}`;
 
+// Pixels a curve is asked for: of fifty in one chart each gets what the chart is wide.
+const widthFor = (curves) => Math.max(250, Math.min(1000, Math.round(20000 / curves)));
+
 export class Store {
   constructor(url) {
     this.url = url;
@@ -50,7 +53,7 @@ export class Store {
   async fetch(keys, query) {
     const pairs = keys.map((key) => [key.slice(0, key.indexOf(":")), key.slice(key.indexOf(":") + 1)]);
     const unique = (place) => [...new Set(pairs.map((pair) => pair[place]))].join(",");
-    const url = `${this.url}?${new URLSearchParams({ runs: unique(0), name: unique(1), width: 1000, ...query })}`;
+    const url = `${this.url}?${new URLSearchParams({ runs: unique(0), name: unique(1), width: widthFor(keys.length), ...query })}`;
     const { runs } = await window.kd.fetchJSON(url);
     const found = new Map();
     for (const [run, { series }] of Object.entries(runs)) {
