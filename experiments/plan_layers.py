@@ -101,4 +101,5 @@ def unreadable(pair: tuple[Layer, Layer], side: int) -> Layer | None:
 
 def shown(layer: Layer) -> str:
     """layer2 (32×4×4)"""
-    return f"{layer.path} ({'×'.join(map(str, layer.shape)) or _('one number')})"
+    size = "×".join(map(str, layer.shape)) or _("one number")  # not inside: xgettext does not look there
+    return f"{layer.path} ({size})"

@@ -87,7 +87,8 @@ def words(counts: Matrix, theirs: Matrix | None, row: int, column: int, total: i
         return text
     other = theirs[row][column]
     difference = f"{own - other:+d}".replace("-", "\u2212") if own != other else _("the same")
-    return f"{text}<br>{_('teacher')} {other} ({difference})"
+    theirs_said = _("teacher %(value)s") % {"value": other}
+    return f"{text}<br>{theirs_said} ({difference})"
 
 
 def pairs(confused: list[list[int]], names: list[str]) -> Figure:

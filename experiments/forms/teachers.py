@@ -39,7 +39,7 @@ class TeacherBoxes(Teachers, forms.CheckboxSelectMultiple):
 class TeacherLabel:
     def label_from_instance(self, obj: Any) -> str:
         if obj.status == Teacher.Status.PREPARING:
-            return f"{obj.name} · {_('in the making')}"
+            return " · ".join([obj.name, _("in the making")])
         size = _("%(n)s parameters") % {"n": count(obj.metrics.get("parameters"))}
         return " · ".join([obj.name, pct(obj.score), size])
 

@@ -69,7 +69,7 @@ def cache_line(run: Run) -> str:
         return ""
     views = found["reused"] + found["computed"]
     if not found["rows"]:
-        return f"{_('Teacher cache: not used.')} {_sentence(found['reason'])}".strip()
+        return " ".join([_("Teacher cache: not used."), _sentence(found["reason"])]).strip()
     reused = ngettext("%(n)s of %(views)s view reused", "%(n)s of %(views)s views reused", views)
     parts = [reused % {"n": found["reused"], "views": views}]
     if found["seconds_saved"] >= 0.1:
