@@ -15,7 +15,7 @@ from experiments.lifecycle import Refused
 from experiments.planning import PlanError, problems_of
 from experiments.run_filter import BadQuery
 
-from . import charts, control, log, runs, series, workers
+from . import charts, control, exports, log, runs, series, workers
 
 
 class Api(NinjaAPI):
@@ -31,6 +31,7 @@ api.add_router("", control.router)
 api.add_router("", workers.router)
 api.add_router("", log.router)
 api.add_router("", series.router)
+api.add_router("", exports.router)
 api.add_router("", charts.router)
 
 

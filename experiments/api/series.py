@@ -1,13 +1,11 @@
-"""Points of curves: for the eye (a width in pixels), or all of them as CSV."""
+"""Points of curves for the eye: a range of steps and a width in pixels."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable
 from typing import Annotated
 
-from asgiref.sync import sync_to_async
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse
 from ninja import Router
 from pydantic import Field
 
@@ -77,34 +75,3 @@ def curves_of(
 def chosen(runs: list[Run], names: list[str]) -> list[Series]:
     found = Series.objects.filter(run__in=runs)
     return list(found.filter(name__in=names) if names else found)
-
-
-@router.get("/runs/{int:run_id}/series.csv", response={200: None, 404: Message})
-def run_csv(request: HttpRequest, run_id: int, names: str = "") -> StreamingHttpResponse:
-    """Every point as it was logged."""
-    run = access.run_of(request, run_id)
-    return as_csv(chosen([run], access.listed(names)), f"run-{run.pk}.csv")
-
-
-@router.get("/compare/series.csv", response={200: None, 404: Message})
-def compare_csv(request: HttpRequest, runs: str, name: str = "") -> StreamingHttpResponse:
-    found = access.runs_of(request, runs)
-    return as_csv(chosen(found, access.listed(name)), "runs.csv")
-
-
-def as_csv(series: list[Series], filename: str) -> StreamingHttpResponse:
-    response = StreamingHttpResponse(csv_lines(series), content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{filename}"'
-    return response
-
-
-async def csv_lines(series: Iterable[Series]) -> AsyncIterator[str]:
-    """A chunk at a time: a download of ten million points needs the memory of one chunk. Values are written
-    in full, as Python, pandas and spreadsheets read them: 0.1, nan, inf, -inf.
-    """
-    yield "run,series,step,value,wall\r\n"
-    for one in series:
-        chunks = metric_store.export(one)
-        while (points := await sync_to_async(lambda chunks=chunks: next(chunks, None))()) is not None:
-            rows = zip(points.step.tolist(), points.value.tolist(), points.wall.tolist(), strict=True)
-            yield "".join(f"{one.run_id},{one.name},{s},{v!r},{w!r}\r\n" for s, v, w in rows)

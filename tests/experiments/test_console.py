@@ -14,7 +14,7 @@ from experiments.models import LogLine, Run
 
 from . import make
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 LEVELS = {7: "warning", 8: "error", 9: "debug"}
 
 
@@ -101,6 +101,7 @@ def download(path: str) -> tuple[Any, str]:
     return async_to_sync(get)()
 
 
+@pytest.mark.django_db(transaction=True)
 def test_all_lines_are_a_plain_file(run: Run) -> None:
     response, text = download(reverse("run_log", args=[run.pk]))
     assert response["Content-Type"].startswith("text/plain")
@@ -109,6 +110,7 @@ def test_all_lines_are_a_plain_file(run: Run) -> None:
     assert text.splitlines()[107] == "1700000108.000 error   Loss 100% at 108_x"
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_file_of_what_is_sought(run: Run) -> None:
     _, text = download(reverse("run_log", args=[run.pk]) + "?q=loss")
     assert len(text.splitlines()) == 60
