@@ -1,4 +1,4 @@
-"""Palette, keyboard, stars, tags, trash, notes and languages, as a person with and without a mouse has them."""
+"""Palette, keys, stars, tags, trash, notes and languages, as a person has them, with a mouse and without."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ make.a_run(name="long one", status="queued", owner=ana)
 Tag.objects.create(project=make.a_project(), name="baseline").runs.add(runs[5])
 """
 KEYS_OF_HELP = """
-[...document.querySelectorAll("#help dd")].map((dd) => [...dd.children].map((key) => key.textContent).join(" "))
+[...document.querySelectorAll("#help dd")].map((dd) => [...dd.children].map((k) => k.textContent).join(" "))
 """
 
 
@@ -60,8 +60,20 @@ def accessible(ana: Visitor) -> None:
     assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
 
 
+def listening(ana: Visitor) -> None:
+    """A page that has only just been drawn hears no keys yet."""
+    ana.until("Boolean(window.kd)")
+
+
+def press(ana: Visitor, keys: str) -> None:
+    listening(ana)
+    for key in keys.split():
+        ana.page.keyboard.press(key)
+
+
 def palette(ana: Visitor, text: str = "") -> Locator:
     """Opened by its key; the choice that is marked."""
+    listening(ana)
     ana.page.keyboard.press("Control+k")
     expect(ana.page.get_by_role("combobox", name="Go to anything")).to_be_focused()
     ana.page.keyboard.type(text)
@@ -98,7 +110,7 @@ def test_the_palette_goes_to_a_run_by_keys_alone_and_remembers_it(ana: Visitor) 
 
 
 def test_what_is_typed_and_sent_in_one_go_is_waited_for(ana: Visitor) -> None:
-    ana.page.keyboard.press("Control+k")
+    press(ana, "Control+k")
     ana.page.keyboard.type("Tall teacher")
     ana.page.keyboard.press("Enter")
     ana.heading("Tall teacher")
@@ -129,23 +141,18 @@ def test_it_opens_from_its_button_and_on_a_phone(ana: Visitor) -> None:
 def test_a_list_is_walked_chosen_from_and_opened_by_keys(ana: Visitor) -> None:
     page = ana.page
     ana.open("/teachers/")
-    page.keyboard.press("g")
-    page.keyboard.press("r")
+    press(ana, "g r")
     ana.heading("Runs")
-    for key in "jjk":
-        page.keyboard.press(key)
+    press(ana, "j j k")
     expect(page.locator("tbody tr", has_text="long one").locator(".name a")).to_be_focused()
-    page.keyboard.press("j")
-    page.keyboard.press("x")
+    press(ana, "j x")
     expect(page.get_by_label("Select student T=6")).to_be_checked()
-    page.keyboard.press("/")
+    press(ana, "/")
     expect(page.locator("#q")).to_be_focused()
     page.keyboard.type("jx")
     expect(page.locator("#q")).to_have_value("jx")
     ana.open("/runs/")
-    page.keyboard.press("j")
-    page.keyboard.press("j")
-    page.keyboard.press("Enter")
+    press(ana, "j j Enter")
     ana.heading("student T=6")
 
 
@@ -153,21 +160,21 @@ def test_a_run_is_starred_its_notes_opened_and_its_neighbours_reached_by_keys(an
     page = ana.page
     go_to(ana, "student T=4")
     star = page.get_by_role("button", name="Star student T=4")
-    page.keyboard.press("s")
+    press(ana, "s")
     expect(star).to_have_attribute("aria-pressed", "true")
-    page.keyboard.press("]")
+    press(ana, "]")
     ana.heading("student T=3")
-    page.keyboard.press("[")
+    press(ana, "[")
     ana.heading("student T=4")
     expect(star).to_have_attribute("aria-pressed", "true")
-    page.keyboard.press("e")
+    press(ana, "e")
     expect(page.locator("#notes-text")).to_be_focused()
 
 
 def test_help_lists_exactly_the_keys_that_do_something_here(ana: Visitor) -> None:
     page, help_dialog = ana.page, ana.page.locator("#help")
     go_to(ana, "student T=5")
-    page.keyboard.press("?")
+    press(ana, "?")
     expect(help_dialog).to_be_visible()
     accessible(ana)
     here = set(page.evaluate(KEYS_OF_HELP))
@@ -175,7 +182,7 @@ def test_help_lists_exactly_the_keys_that_do_something_here(ana: Visitor) -> Non
     assert not {"p", "j", "x"} & here
     page.keyboard.press("Escape")
     ana.open("/runs/")
-    page.keyboard.press("?")
+    press(ana, "?")
     expect(help_dialog).to_be_visible()
     assert {"j", "k", "x", "Enter", "/"} <= set(page.evaluate(KEYS_OF_HELP))
     page.keyboard.press("Escape")
@@ -186,6 +193,7 @@ def test_keys_are_switched_off_for_those_whom_they_disturb(ana: Visitor) -> None
     ana.open("/runs/")
     switch = page.locator(".sidebar [data-keys-switch]")
     for state in ("false", "true"):
+        listening(ana)
         page.locator(".sidebar .account").click()
         switch.click()
         expect(switch).to_have_attribute("aria-checked", state)
@@ -228,7 +236,7 @@ def test_a_run_goes_to_the_trash_comes_back_and_goes_for_good(ana: Visitor) -> N
         page.get_by_role("button", name="Move to trash").click()
         expect(page.get_by_text("This run is in the trash.")).to_be_visible()
         said(ana, "student T=1 is in the trash.")
-        page.locator("#toasts").get_by_role("button", name="Undo").click()
+        page.locator("#toasts").get_by_role("button", name="Undo").last.click()
         expect(page.get_by_text("This run is in the trash.")).to_be_hidden()
         said(ana, "student T=1 is restored.")
     page.get_by_label("More", exact=True).click()
@@ -258,7 +266,7 @@ def test_a_hostile_note_is_shown_and_does_nothing(ana: Visitor) -> None:
     notes = page.locator("#run-notes")
     expect(notes.get_by_role("heading", name="Why")).to_be_visible()
     expect(notes).to_contain_text("<script>window.harmed = 1</script>")
-    page.keyboard.press("e")
+    press(ana, "e")
     notes.get_by_role("button", name="Preview").click()
     expect(notes.get_by_role("region", name="Preview")).to_contain_text("onerror")
     accessible(ana)
