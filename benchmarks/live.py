@@ -73,7 +73,7 @@ class Viewers:
 
     def __init__(self, run_id: int, cookie: str) -> None:
         self.run_id, self.cookie = run_id, cookie
-        self.port = 0
+        self.port = self.connections = 0
         self.spent: Callable[[], float] = lambda: 0.0  # the server's processor seconds so far
         self.marks: dict[str, tuple[float, float]] = {}  # phase → when it was first seen, what was spent
         self.parsed: dict[bytes, tuple[Any, str]] = {}
@@ -81,22 +81,31 @@ class Viewers:
         self.points: list[int] = []
 
     async def watch(self) -> None:
+        """As an EventSource: told to reload, or cut off, it comes back with the last event's id."""
+        seen, phase, last = 0, "", "0-0"
+        while phase != END:
+            reader, writer = await self.connect(last)
+            while (
+                phase != END and (line := await reader.readline()) and not line.startswith(b"event: reload")
+            ):
+                if line.startswith(b"id:"):
+                    last = line[3:].decode().strip()
+                if line.startswith(b"data:"):
+                    walls, phase = self.read(line)
+                    self.delays.append(time.time() - walls)
+                    seen += len(walls)
+            writer.close()
+            self.connections += 1
+        self.points.append(seen)
+
+    async def connect(self, last: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 22)
         request = (
-            f"GET /runs/{self.run_id}/live HTTP/1.1\r\nHost: localhost\r\n"
+            f"GET /runs/{self.run_id}/live HTTP/1.0\r\nHost: localhost\r\nLast-Event-ID: {last}\r\n"
             f"Cookie: sessionid={self.cookie}\r\nAccept: text/event-stream\r\n\r\n"
-        )
+        )  # 1.0: the events as they are, without the lengths of chunks between them
         writer.write(request.encode())
-        seen, phase = 0, ""
-        while phase != END:
-            line = await reader.readline()
-            assert line, "the server closed the stream"
-            if line.startswith(b"data:"):
-                walls, phase = self.read(line)
-                self.delays.append(time.time() - walls)
-                seen += len(walls)
-        writer.close()
-        self.points.append(seen)
+        return reader, writer
 
     def read(self, line: bytes) -> tuple[Any, str]:
         """When its points were measured; the phase it tells of."""
@@ -174,6 +183,7 @@ def measure(home: Path) -> _databases.Numbers:
         "step → received: p50 ms": float(np.percentile(delays, 50)),
         "step → received: p99 ms": float(np.percentile(delays, 99)),
         "step → received: slowest ms": float(delays.max()),
+        "connections a viewer": viewers.connections / words.viewers,
         "points missed": float(expected * words.viewers - sum(viewers.points)),
         "uvicorn: % of a core": viewers.load(),
         "uvicorn: MB resident before": idle,
