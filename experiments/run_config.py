@@ -26,7 +26,8 @@ class Row:
     @property
     def title(self) -> str:
         """The label in the reader's language, as a line of a table begins."""
-        return capfirst(named(self.label))
+        said = named(self.label)
+        return capfirst(said) if said == self.label else said
 
     @property
     def shown(self) -> list[str]:
