@@ -124,7 +124,8 @@ def parameters() -> dict[str, Column]:
     for key, field in Training.model_fields.items():
         label = _l(field.title or key.replace("_", " ").capitalize())
         kind = "number" if field.annotation in (int, float, float | None) else "text"
-        found[key] = Column(key, label, kind, value=key, help=_l(field.description or ""), group="parameters")
+        said = _l(field.description) if field.description else ""
+        found[key] = Column(key, label, kind, value=key, help=said, group="parameters")
     for key in ("task_weight", "label_smoothing", "frozen_stages"):
         found[key] = of_value(key, "number")
     for key in ("class_weights", "pretrained", "mixing"):
