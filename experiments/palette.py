@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from .models import Dataset, Experiment, Method, Project, Run, SavedView, Student, Tag, Teacher, Worker
-from .templatetags.kd import STATUSES, pct
+from .templatetags.kd import STATUSES, pct, spoken
 
 LONGEST = 100  # characters that are looked at
 RUNS, OTHERS = 8, 4  # of a kind that are shown
@@ -128,7 +128,11 @@ def _view(view: SavedView) -> Item:
 
 
 def _method(method: Method) -> Item:
-    return {"label": method.title, "hint": method.key, "url": f"{reverse('method_list')}#{quote(method.key)}"}
+    return {
+        "label": spoken(method.title),
+        "hint": method.key,
+        "url": f"{reverse('method_list')}#{quote(method.key)}",
+    }
 
 
 def _worker(worker: Worker) -> Item:
