@@ -48,8 +48,8 @@ METHODS: dict[str, tuple[float, dict[str, list[Any]]]] = {
 }
 SERIES = [
     "loss/total", "loss/task", "loss/kd", "train/top1", "val/top1", "val/top5", "val/loss", "lr", "weight/kd",
-    "throughput", "gradient_norm", "ema/top1", "system/cpu", "system/memory", "system/gpu", "system/gpu_memory",
-    "system/gpu_temperature", "system/power", "time/data", "time/step",
+    "throughput", "gradient_norm", "ema/top1", "system/cpu", "system/memory", "system/gpu",
+    "system/gpu_memory", "system/gpu_temperature", "system/power", "time/data", "time/step",
 ]  # fmt: skip
 TAGS = (
     "ship",
@@ -94,8 +94,9 @@ def fill(runs: int = 10_000, seed: int = 0, name: str = "Many runs") -> Any:
         _series(made, random)
         _marks(ground, made, random)
         _curves(made[-CURVES:], random)
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE")
+    if connection.vendor == "postgresql":  # which does it by itself, a minute later; SQLite never does
+        with connection.cursor() as cursor:
+            cursor.execute("VACUUM ANALYZE")
     return ground.project
 
 
@@ -313,7 +314,8 @@ def _summary(name: str, run: Any, share: float, random: np.random.Generator) -> 
     accuracy = run.accuracy or 0.4
     last = {
         "val/top1": accuracy * (0.8 + 0.2 * share), "val/top5": 0.5 + accuracy / 2,
-        "train/top1": accuracy + 0.02, "ema/top1": accuracy, "lr": run.training["learning_rate"] * (1 - share),
+        "train/top1": accuracy + 0.02, "ema/top1": accuracy,
+        "lr": run.training["learning_rate"] * (1 - share),
         "loss/total": 3 * (1 - accuracy), "loss/task": 2.2 * (1 - accuracy), "loss/kd": 1.2 * (1 - accuracy),
         "val/loss": 2 * (1 - accuracy),
     }.get(name, float(random.uniform(0.3, 90)))  # fmt: skip
