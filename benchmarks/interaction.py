@@ -16,6 +16,9 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import _site as here
@@ -124,34 +127,39 @@ def measure(seconds: float) -> dict[str, float]:
                 args=["--no-sandbox"] if os.getuid() == 0 else [],
                 viewport={"width": 2560, "height": 1440},
             )
-            return watched(context, f"http://127.0.0.1:{port}", cookie, run.pk, seconds)
+            context.add_cookies([{"name": "sessionid", "value": cookie, "url": f"http://127.0.0.1:{port}"}])
+            with training(home, run.pk) as steps:
+                return watched(context.new_page(), f"http://127.0.0.1:{port}/runs/{run.pk}/", seconds, steps)
 
 
-def watched(context: Any, url: str, cookie: str, run: int, seconds: float) -> dict[str, float]:
-    """Opens the page several times, the first time with an empty cache; then looks on while it extends."""
-    context.add_cookies([{"name": "sessionid", "value": cookie, "url": url}])
-    context.add_init_script(WATCH % json.dumps(list(CHARTS)))
-    page = context.new_page()
-    argv = [sys.executable, __file__]
+@contextmanager
+def training(home: Path, run: int) -> Iterator[Callable[[], list[tuple[int, float]]]]:
+    """Gives the steps so far with their times. Into a file: a pipe that nobody reads would stop it."""
     told = os.environ | {FEEDS: str(run), "OMP_NUM_THREADS": "1"}
-    training = subprocess.Popen(argv, env=told, stdout=subprocess.PIPE, text=True)
-    assert training.stdout
-    assert training.stdout.readline() == "ready\n"
-    firsts = [first_chart(page, f"{url}/runs/{run}/") for _ in range(6)]
+    said = home / "steps"
+    with said.open("w") as out:
+        process = subprocess.Popen([sys.executable, __file__], env=told, stdout=out)
+    try:
+        here.wait_for(said.read_text)
+        yield lambda: [(int(a), float(b)) for a, b in map(str.split, said.read_text().splitlines()[1:-1])]
+    finally:
+        process.kill()
+
+
+def watched(page: Any, address: str, seconds: float, steps: Callable[[], Any]) -> dict[str, float]:
+    """Opens the page several times, the first time with an empty cache; then looks on while it extends."""
+    page.context.add_init_script(WATCH % json.dumps(list(CHARTS)))
+    firsts = [first_chart(page, address) for _ in range(6)]
     here.wait_for(lambda: page.evaluate(DRAWN) >= len(CHARTS), 60)
     time.sleep(2)
     begin, begun = page.evaluate("performance.now()"), time.time()
     time.sleep(seconds)
     seen = page.evaluate("seen")
-    training.terminate()
-    lines = [words for line in training.stdout if len(words := line.split()) == 2]
-    context.close()
-    frames = sorted(gap for at, gap in seen["gaps"] if at > begin)
-    steps = [(int(step), float(wall)) for step, wall in lines if begun < float(wall) < begun + seconds - 3]
-    delays = sorted(
-        1000 * (next((at for last, at in seen["drawn"] if last >= s), begun + seconds) - wall)
-        for s, wall in steps
-    )
+    drawn, frames = seen["drawn"], sorted(gap for at, gap in seen["gaps"] if at > begin)
+    walls = [(step, wall) for step, wall in steps() if begun < wall < begun + seconds - 3]
+    # A step that was not drawn at all counts as drawn at the end.
+    ends = [next((at for last, at in drawn if last >= step), begun + seconds) for step, _ in walls]
+    delays = sorted(1000 * (at - wall) for at, (_, wall) in zip(ends, walls, strict=True))
     return {
         "longest frame while extending: ms": frames[-1],
         "frames: p99 ms": frames[int(0.99 * len(frames))],

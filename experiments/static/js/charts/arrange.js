@@ -55,9 +55,10 @@ export class Arrangement {
     const count = make("span", "chart-count num");
     const title = make("h2", "chart-section-title", name === PINNED ? gettext("Pinned") : name);
     const grid = make("div", "chart-grid");
-    const element = make("details", "chart-section", make("summary", "", window.kd.icon("right"), title, count), grid);
+    const summary = make("summary", "", window.kd.icon("right"), title, count);
+    const element = make("details", "chart-section", summary, grid);
     element.open = !this.state.closed.includes(name);
-    element.addEventListener("toggle", () => this.#toggled(name, element.open));
+    summary.addEventListener("click", () => this.#toggled(name, !element.open));
     found = { element, grid, count };
     this.sections.set(name, found);
     return found;
