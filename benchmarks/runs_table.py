@@ -83,7 +83,9 @@ class Browser:
 
 def measure(home: Path) -> dict[str, float]:
     import _many
+    from django.core.management import call_command
 
+    call_command("collectstatic", interactive=False, verbosity=0)
     _many.fill(parsed().runs)
     browser = Browser()
     numbers = {name: browser.took(f"/runs/?{query}") for name, query in budgeted().items()}
