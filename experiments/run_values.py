@@ -54,8 +54,8 @@ def settings(run: Run) -> str:
     """The same for runs that differ in nothing but the seed: what means over seeds are taken by."""
     training = {key: value for key, value in run.training.items() if key != "seed"}
     beside = list(run.beside.values_list("teacher_id", flat=True)) if run.mixing else []
-    networks = [run.dataset_id, run.architecture_id, run.student_id, run.frozen_stages, run.teacher_id, beside]
-    whole = [run.purpose, networks, run.mixing, run.objective, training]
+    networks = [run.architecture_id, run.student_id, run.frozen_stages, run.teacher_id, beside]
+    whole = [run.purpose, run.dataset_id, networks, run.mixing, run.objective, training]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
 
