@@ -19,7 +19,7 @@ from .access import current_project
 SHOWN = 8
 NEXT = 4  # of those that wait
 RECENT = 10
-EVENTS = 15
+EVENTS = 8
 RANKED = 8
 LINE = (
     "name", "status", "asked", "silent_since", "phase", "step", "total_steps", "epoch", "epoch_steps",
