@@ -166,7 +166,7 @@ def test_the_cursor_is_older_than_the_points(ana: Client, run: Run, monkeypatch:
 def test_charts_name_series_that_were_only_seen_live(ana: Client, run: Run) -> None:
     answer = get(ana, f"runs/{run.pk}/charts?names={run.pk}:lr,{run.pk}:gpu/x,{run.pk}:val/top1")
     drawn = {card["key"] for card in answer["charts"] if card["figure"]}
-    assert drawn == {"objective", "learning-rate", "accuracy"}
+    assert drawn == {"objective", "learning-rate", "accuracy", "series:gpu/x"}
     assert answer["runs"][0]["cursor"] == "1700000000000-7"
     assert answer["runs"][0]["epoch_steps"] == 1000 / run.training["epochs"]
 
