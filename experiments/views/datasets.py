@@ -46,7 +46,9 @@ def dataset_detail(request: HttpRequest, pk: int) -> HttpResponse:
         "dataset": dataset,
         "kind": kind or dataset.kind,
         "options": option_rows(dataset, kind),
-        "runs": dataset.runs.select_related("teacher", "architecture", "control", "control__teacher")[:20],
+        "runs": dataset.runs.filter(shelf="").select_related(
+            "teacher", "architecture", "control", "control__teacher"
+        )[:20],
         "teachers": dataset.teachers.select_related("architecture"),
         "classes": class_rows(dataset),
         "splits": [(name, n) for name, n in dataset.info.get("sizes", {}).items() if n],

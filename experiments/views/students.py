@@ -38,7 +38,9 @@ def own_or_404(request: HttpRequest, pk: int) -> Student:
 @require_GET
 def student_detail(request: HttpRequest, pk: int) -> HttpResponse:
     student = own_or_404(request, pk)
-    runs = student.runs.select_related("teacher", "architecture", "control", "control__teacher")
+    runs = student.runs.filter(shelf="").select_related(
+        "teacher", "architecture", "control", "control__teacher"
+    )
     distilled = runs.filter(purpose=Run.Purpose.DISTIL, status=Run.Status.SUCCEEDED, accuracy__isnull=False)
     context = {
         "student": student,

@@ -43,7 +43,7 @@ def own_or_404(request: HttpRequest, pk: int) -> Teacher:
 def runs_with(teacher: Teacher) -> QuerySet[Run]:
     """Those it teaches in, as the first or beside another."""
     beside = RunTeacher.objects.filter(teacher=teacher).values("run")
-    return Run.objects.filter(Q(teacher=teacher) | Q(pk__in=beside))
+    return Run.objects.shown().filter(Q(teacher=teacher) | Q(pk__in=beside))
 
 
 @require_GET
