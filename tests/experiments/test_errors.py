@@ -12,6 +12,7 @@ from django.urls import reverse
 
 from experiments import lifecycle, notes
 from experiments.models import Run
+from experiments.run_table import table
 from experiments.views.errors import reason
 
 from . import make
@@ -61,6 +62,7 @@ def test_other_errors_are_none_of_these() -> None:
 def test_a_page_says_503_in_words_and_when_to_come_again(
     ann: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    failing(monkeypatch, table, "build", AWAY)
     failing(monkeypatch, Run.objects.all().__class__, "for_user", AWAY)
     response = ann.get(reverse("run_list"))
     assert (response.status_code, response["Retry-After"]) == (503, "10")
@@ -100,7 +102,7 @@ def test_a_change_that_was_refused_says_why_and_leaves_nothing_half(
 
 
 def test_a_mistake_of_ours_is_still_a_500(ann: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    failing(monkeypatch, Run.objects.all().__class__, "for_user", KeyError("ours"))
+    failing(monkeypatch, table, "build", KeyError("ours"))
     response = ann.get(reverse("run_list"))
     assert response.status_code == 500
     assert "Something broke on our side" in response.content.decode()
