@@ -1,6 +1,6 @@
 // Who draws next: a few drawings a frame, so that a page of many charts answers the hand between them.
 
-const A_FRAME = 24; // ms of drawing after which the next one waits for the next frame
+const A_FRAME = 16; // ms of drawing after which the next one waits for the next frame
 
 export class Turns {
   constructor() { this.waiting = []; this.asked = false; }
