@@ -14,9 +14,10 @@ def workplace(request: HttpRequest) -> dict[str, Any]:
     project: Project | None = getattr(request, "project", None)
     if project is None:
         return {"project": None, "projects": [], "may_start": False, "may_manage": False}
+    held = project.roles(request.user)
     return {
         "project": project,
         "projects": getattr(request, "projects", []),
-        "may_start": project.may(request.user, Role.MEMBER),
-        "may_manage": project.may(request.user, Role.MAINTAINER),
+        "may_start": Role.MEMBER in held,
+        "may_manage": Role.MAINTAINER in held,
     }

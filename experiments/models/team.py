@@ -43,13 +43,17 @@ class Project(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def roles(self, user: AbstractBaseUser | AnonymousUser) -> list[Role]:
+        """The roles the user holds here: the one given and those below it. All of them for a site admin."""
+        order = list(Role)
+        if getattr(user, "is_superuser", False):
+            return order
+        held = self.memberships.filter(user=user.pk or 0).values_list("role", flat=True).first()
+        return order[: order.index(Role(held)) + 1] if held is not None else []
+
     def may(self, user: AbstractBaseUser | AnonymousUser, role: Role) -> bool:
         """Whether the user holds at least `role` here."""
-        if getattr(user, "is_superuser", False):
-            return True
-        held = self.memberships.filter(user=user.pk or 0).values_list("role", flat=True).first()
-        order = list(Role)
-        return held is not None and order.index(Role(held)) >= order.index(role)
+        return role in self.roles(user)
 
 
 class Membership(models.Model):

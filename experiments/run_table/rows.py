@@ -42,9 +42,10 @@ def read(keys: Sequence[int], columns: Sequence[Column], user: Any) -> list[Row]
     wanted = {column.value for column in columns if column.value}
     if any(column.kind == "progress" for column in columns):
         wanted.add("epochs")
-    for value in RunValue.objects.filter(run__in=keys, key__in=wanted) if wanted else ():
-        if value.run_id in rows:
-            rows[value.run_id].values[value.key] = value.text if value.number is None else value.number
+    values = RunValue.objects.filter(run__in=keys, key__in=wanted) if wanted else RunValue.objects.none()
+    for run, name, number, text in values.values_list("run", "key", "number", "text"):
+        if run in rows:
+            rows[run].values[name] = text if number is None else number
     _add_metrics(rows, columns)
     if any(column.kind == "tags" for column in columns):
         _add_tags(rows)
