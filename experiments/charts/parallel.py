@@ -45,7 +45,7 @@ def figure(view: View) -> Figure | str:
         "tickvals": list(range(len(axes))),
         "ticktext": [html.escape(short(axis.label, 18)) for axis in axes],
         "range": [-0.2, len(axes) - 0.3],
-        "tickangle": 0 if len(axes) <= 6 else 30,
+        "autotickangles": [0, 30, 60],
         "showgrid": False,
     }
     made["shapes"] = [upright(place) for place in range(len(axes))]

@@ -53,7 +53,9 @@ def scale(axis: Axis, log: str | None) -> dict[str, Any]:
     """Numbers on a line, or on a logarithmic one where none is zero or less; words side by side."""
     if not axis.numeric:
         return {"type": "category", "tickformat": "", "automargin": True}
-    return {"type": "log" if log and axis.positive else "linear", "tickformat": axis.ticks}
+    held = {value for value in axis.values if value is not None}
+    only = {"tickvals": list(held)} if len(held) == 1 else {}  # else hairs are split around it
+    return {"type": "log" if log and axis.positive else "linear", "tickformat": axis.ticks} | only
 
 
 def mark(entry: Entry, across: tuple[Value, Axis], up: tuple[Value, Axis]) -> Figure:
