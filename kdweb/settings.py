@@ -147,8 +147,9 @@ POSTGRES_OPTIONS = {
     "keepalives_interval": 5,
     "keepalives_count": 2,
     "tcp_user_timeout": 20_000,  # milliseconds without an answer to what was sent
-    # A process that was frozen in the middle of a transaction must not hold its rows for ever.
-    "options": "-c idle_in_transaction_session_timeout=20s",
+    # A process that was frozen in the middle of a transaction must not hold its rows for ever. Compiling a
+    # query takes longer than any of ours runs.
+    "options": "-c idle_in_transaction_session_timeout=20s -c jit=off",
 }
 
 

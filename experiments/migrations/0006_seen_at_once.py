@@ -91,7 +91,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='run',
-            index=models.Index(fields=['project', 'shelf', '-created'], name='experiments_project_6fbb67_idx'),
+            index=models.Index(fields=['project', 'shelf', '-created', '-id'], name='newest_runs'),
         ),
         migrations.AddIndex(
             model_name='run',
@@ -134,7 +134,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='run',
-            index=models.Index(fields=['project', 'shelf', 'created', 'started', 'finished', 'name', 'status', 'silent_since', 'purpose', 'method_keys', 'accuracy', 'parameters', 'bytes', 'flops', 'latency_ms', 'architecture', 'student', 'teacher', 'control', 'dataset', 'owner', 'experiment'], name='faces_of_runs'),
+            index=models.Index(fields=['project', 'shelf', 'created', 'started', 'finished', 'name', 'status', 'silent_since', 'purpose', 'method_keys', 'accuracy', 'parameters', 'bytes', 'flops', 'latency_ms', 'architecture', 'student', 'teacher', 'control', 'dataset', 'owner', 'experiment', 'id'], name='faces_of_runs'),
         ),
         migrations.AddIndex(
             model_name='run',

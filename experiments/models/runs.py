@@ -32,6 +32,7 @@ COSTS = {
 
 # What lists sort and filter by. An index holds it for them: a row drags kilobytes of JSON along, which
 # SQLite walks through for every column behind it. What changes each second (step, epoch) stays outside.
+# The key belongs to it: PostgreSQL reads an index alone only where all that is asked for stands in it.
 FACE = (
     "created", "started", "finished", "name", "status", "silent_since", "purpose", "method_keys", "accuracy",
     "parameters", "bytes", "flops", "latency_ms", "architecture", "student", "teacher", "control", "dataset",
@@ -238,10 +239,10 @@ class Run(models.Model):
     class Meta:
         ordering = ["-created", "-pk"]
         indexes = [
-            models.Index(fields=["project", "shelf", "-created"]),
+            models.Index(fields=["project", "shelf", "-created", "-id"], name="newest_runs"),
             models.Index(fields=["project", "shelf", "status", "silent_since"]),  # the runs page's counts
             models.Index(fields=["status", "-priority", "turn"]),
-            models.Index(fields=["project", "shelf", *FACE], name="faces_of_runs"),
+            models.Index(fields=["project", "shelf", *FACE, "id"], name="faces_of_runs"),
             models.Index(fields=["project", "shelf", "status", "finished"], name="ends_of_runs"),
             models.Index(fields=["dataset", "shelf", "status", *MODEL], name="models_of_a_dataset"),
         ]

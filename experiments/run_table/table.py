@@ -63,9 +63,10 @@ def build(runs: QuerySet[Run], asked: State, user: Any, total: int | None) -> Ta
             _grouped(table, runs, names, user)
         else:
             found = run_filter.filtered(runs, asked.q, asked.sort, user)
-            page = _page(found.values_list("pk", flat=True), asked, total if not asked.q else None)
-            _listed(table, list(page.object_list), user)
-            table.page = page
+            keys = found.values_list("pk", flat=True)
+            # To count what a filter leaves costs as much as to read it: read once, it is counted as well.
+            table.page = _page(list(keys), asked, None) if asked.q else _page(keys, asked, total)
+            _listed(table, list(table.page.object_list), user)
     except BadQuery as bad:
         table.error, place = str(bad), bad.place
         if place:
