@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.paginator import Page, Paginator
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet, Window
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -63,9 +63,7 @@ def build(runs: QuerySet[Run], asked: State, user: Any, total: int | None) -> Ta
             _grouped(table, runs, names, user)
         else:
             found = run_filter.filtered(runs, asked.q, asked.sort, user)
-            keys = found.values_list("pk", flat=True)
-            # To count what a filter leaves costs as much as to read it: read once, it is counted as well.
-            table.page = _page(list(keys), asked, None) if asked.q else _page(keys, asked, total)
+            table.page = _filtered_page(found, asked) if asked.q else _page(_keys(found), asked, total)
             _listed(table, list(table.page.object_list), user)
     except BadQuery as bad:
         table.error, place = str(bad), bad.place
@@ -80,6 +78,22 @@ def _page(found: Any, asked: State, total: int | None) -> Page[Any]:
     if total is not None:
         paginator.count = total  # a cached property: known already
     return paginator.get_page(asked.page)
+
+
+def _keys(found: QuerySet[Run]) -> Any:
+    return found.values_list("pk", flat=True)
+
+
+def _filtered_page(found: QuerySet[Run], asked: State) -> Page[Any]:
+    """To count what a filter leaves costs as much as to read it: one reading does both."""
+    begin = (asked.page - 1) * asked.per
+    counted = found.annotate(of_all=Window(Count("*"))).values_list("pk", "of_all")
+    read = list(counted[begin : begin + asked.per])
+    if not read:  # nothing at all, or a page beyond the last, in whose place the last is shown
+        return _page(_keys(found), asked, 0 if asked.page == 1 else None)
+    paginator = Paginator(_keys(found), asked.per)
+    paginator.count = read[0][1]
+    return Page([key for key, _of_all in read], asked.page, paginator)
 
 
 def _listed(table: Table, keys: list[int], user: Any) -> None:
