@@ -85,7 +85,7 @@ def said(ana: Visitor, text: str) -> None:
 
 
 def go_to(ana: Visitor, name: str) -> None:
-    expect(palette(ana, name)).to_contain_text(name)
+    expect(palette(ana, name).locator(".truncate").first).to_have_text(name)
     ana.page.keyboard.press("Enter")
     ana.heading(name)
 
@@ -241,6 +241,7 @@ def test_a_run_goes_to_the_trash_comes_back_and_goes_for_good(ana: Visitor) -> N
         said(ana, "student T=1 is restored.")
     page.get_by_label("More", exact=True).click()
     page.get_by_role("button", name="Move to trash").click()
+    expect(page.get_by_text("This run is in the trash.")).to_be_visible()
     ana.open("/runs/")
     expect(page.locator("tbody tr", has_text="student T=1")).to_have_count(0)
     ana.open("/trash/")
