@@ -86,6 +86,8 @@ def fill(runs: int = 10_000, seed: int = 0, name: str = "Many runs") -> Any:
     """Makes a project with so many runs in the database Django speaks to, and gives it back."""
     from django.db import connection, transaction
 
+    from experiments import database
+
     random = np.random.default_rng(seed)
     with transaction.atomic():
         ground = prepare(name)
@@ -94,7 +96,8 @@ def fill(runs: int = 10_000, seed: int = 0, name: str = "Many runs") -> Any:
         _series(made, random)
         _marks(ground, made, random)
         _curves(made[-CURVES:], random)
-    if connection.vendor == "postgresql":  # which does it by itself, a minute later; SQLite never does
+    database.describe(0)  # what the sweep does
+    if connection.vendor == "postgresql":  # which does it by itself, a minute later
         with connection.cursor() as cursor:
             cursor.execute("VACUUM ANALYZE")
     return ground.project

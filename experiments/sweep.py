@@ -20,7 +20,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from . import files, jobs, lifecycle, queue, shelves
+from . import database, files, jobs, lifecycle, queue, shelves
 from .models import Artifact, Pulse, Run
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ def sweep(by: str) -> bool:
     jobs.sweep()
     files.sweep_uploads()
     shelves.sweep()
+    database.describe(int(time.time()) // 3600)
     return True
 
 

@@ -6,14 +6,15 @@ import os
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
-from experiments import lifecycle, queue, sweep
-from experiments.models import Pulse
+from experiments import database, lifecycle, queue, sweep
+from experiments.models import Pulse, RunValue
 from experiments.models.catalogue import Readiness
 
 from .lives import PAST, attempt_of, fresh, lost, queued, swept
-from .make import a_running_run, a_teacher
+from .make import a_run, a_running_run, a_teacher
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("nudges")]
 
@@ -113,3 +114,14 @@ def test_the_sweep_is_cheap(django_assert_max_num_queries):
     Pulse.objects.update(at=PAST)
     with django_assert_max_num_queries(12):  # however many wait
         sweep.sweep("w")
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL describes its tables by itself")
+def test_a_sweep_tells_sqlite_what_its_tables_are_like():
+    run = a_run()
+    RunValue.objects.bulk_create(RunValue(run=run, key=f"k{n}", number=n) for n in range(40))
+    database.describe.cache_clear()
+    swept()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT stat FROM sqlite_stat1 WHERE idx = 'values_of_a_key'")
+        assert cursor.fetchone()[0].split()[:2] == [str(RunValue.objects.count()), "1"]  # rows, and of a key
