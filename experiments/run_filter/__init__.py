@@ -25,7 +25,9 @@ def filtered(runs: QuerySet[Run], query: str, sort: str, user: User = None) -> Q
     """
     names = Names(runs)
     column = sorted_by(sort, names)
-    return chosen(runs, query, user, [column], names).order_by(*sql.order(column, sort.startswith("-")))
+    return chosen(runs, query, user, [column], names).order_by(
+        *sql.order(column, sort.startswith("-"), whole=not query)
+    )
 
 
 def chosen(

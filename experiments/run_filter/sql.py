@@ -81,9 +81,12 @@ def reached(runs: QuerySet[Run], columns: Iterable[Column]) -> QuerySet[Run]:
     return runs.annotate(**joins).annotate(**values)
 
 
-def order(column: Column, down: bool) -> list[Any]:
-    """By the column, what has no value last; the newest first among equals."""
-    if column.field in ("created", "pk"):  # as the index has it
+def order(column: Column, down: bool, whole: bool = False) -> list[Any]:
+    """By the column, what has no value last; the newest first among equals. `whole`: nothing is filtered.
+
+    Only then does the index's own order serve: along it, a filter would be tried run by run.
+    """
+    if column.field == "pk" or (whole and column.field == "created"):
         sign = "-" if down else ""
         return [f"{sign}{column.field}", f"{sign}pk"][: 1 if column.field == "pk" else 2]
     names = [number(column), text(column)] if column.value and not column.numeric else [number(column)]
