@@ -21,7 +21,7 @@ def figure(view: View) -> Figure | str:
     if not traces:
         return ""  # most methods turn nothing
     kinds = {name.rpartition(" ")[2] for name in (trace["name"] for trace in traces)}
-    title = kinds.pop() if len(kinds) == 1 else _("value")
+    title = _("temperature") if kinds == {"temperature"} else _("value")
     return {"data": traces, "layout": layout(title, ticks="~g", hover=".4~g", log=True)}
 
 

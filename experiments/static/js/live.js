@@ -3,7 +3,7 @@
 import "./live/console.js";
 import "./live/header.js";
 
-const ENDED = new Set(["succeeded", "failed", "cancelled"]);
+export const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 const AGAIN = [500, 1000, 2000, 4000, 8000, 15000]; // ms until the next attempt
 const HIDDEN = 5000; // ms a tab stays connected when nobody sees it
 

@@ -1,5 +1,5 @@
 // The charts of one page: what they show together (axis, smoothing, zoom, cursor, live points) and when they draw.
-import { Live } from "../live.js";
+import { ENDED, Live } from "../live.js";
 import { Arrangement } from "./arrange.js";
 import { along, timeUnit } from "./axis.js";
 import { Card } from "./card.js";
@@ -44,6 +44,8 @@ export class Board {
   get several() { return this.root.dataset.several !== undefined; } // the page's list of runs is the legend
 
   plotly() { return plotly(this.root.dataset.plotly, this.root.dataset.plotlyCss); }
+  // All runs have ended: what lacks will not come.
+  get over() { return this.runs.every((run) => ENDED.has(run.state.status)); }
   run(id) { return this.runs.find((run) => run.id === id); }
   placing(mode, run) { return along(mode, this.run(run), this.store.started.get(run) ?? 0, this.unit); }
   #byElement(element) { return [...this.cards.values()].find((card) => card.element === element); }

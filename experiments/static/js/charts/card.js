@@ -61,7 +61,7 @@ export class Card {
     this.board.measure();
     if (this.curves && this.followed !== this.board.range) await this.#follow(this.board.range);
     if (this.keys.length && this.keys.every((key) => !this.source(key).s.length)) {
-      message(this, this.window ? gettext("No points in this part.") : gettext("No points yet."));
+      message(this, this.window ? gettext("No points in this part.") : this.board.over ? gettext("No points.") : gettext("No points yet."));
       return;
     }
     await this.board.turns.take(() => this.#now(Plotly));
