@@ -121,7 +121,7 @@ def change_tags(request: HttpRequest, run_id: int, change: TagChange) -> list[st
 def list_tags(request: HttpRequest, project: int | None = None) -> QuerySet[Tag]:
     """The tags of a project and on how many runs each is."""
     where = access.project_of(request, project)
-    return Tag.objects.filter(project=where).annotate(count=Count("runs"))
+    return Tag.objects.filter(project=where).annotate(count=Count("runs")).order_by("name")
 
 
 @router.put("/runs/{int:run_id}/star", response={204: None, 404: Message})
