@@ -88,6 +88,7 @@ def go_to(ana: Visitor, name: str) -> None:
     expect(palette(ana, name).locator(".truncate").first).to_have_text(name)
     ana.page.keyboard.press("Enter")
     ana.heading(name)
+    ana.page.wait_for_load_state()  # keys do something once the scripts are there
 
 
 # --- Palette ------------------------------------------------------------------------------------------------
