@@ -87,9 +87,11 @@ def look(port: int, cookie: str, paths: list[str]) -> None:
 def measure(home: Path) -> _databases.Numbers:
     import psutil
     from django.contrib.auth.models import User
+    from django.core.management import call_command
     from django.test import Client
 
     words = arguments()
+    call_command("collectstatic", verbosity=0, interactive=False)
     project = _many.fill(words.runs)
     big = curves.filled(1_000_000)
     client = Client()
