@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.browser.site import PASSWORD, Site
 from tests.browser.visitor import Visitor
 from tests.running import Stack
 
 CHROMIUM = Path("/usr/bin/chromium")
-PASSWORD = "correct horse battery"
 
 
 @pytest.fixture(scope="module")
@@ -44,5 +44,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def visitor(browser: Browser, stack: Stack) -> Iterator[Visitor]:
     """The person who walks; not logged in yet."""
     visitor = Visitor(browser, f"http://localhost:{stack.port}")
+    yield visitor
+    visitor.context.close()
+
+
+@pytest.fixture(scope="module")
+def ana(browser: Browser, site: Site) -> Iterator[Visitor]:
+    """A member of the team, logged in to the `site` of the test's own file."""
+    visitor = Visitor(browser, site.url)
+    visitor.log_in("ana", PASSWORD)
+    visitor.heading("Team")
     yield visitor
     visitor.context.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import PASSWORD
+from tests.browser.site import PASSWORD
 from tests.browser.visitor import TRAINING, Visitor
 
 pytestmark = [pytest.mark.server, pytest.mark.browser, pytest.mark.timeout(900)]

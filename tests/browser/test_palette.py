@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Locator, expect
 
 from tests.browser.site import PASSWORD, Site, running
 from tests.browser.visitor import Visitor
@@ -38,15 +38,6 @@ KEYS_OF_HELP = """
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with running(tmp_path_factory, ROWS) as site:
         yield site
-
-
-@pytest.fixture(scope="module")
-def ana(browser: Browser, site: Site) -> Iterator[Visitor]:
-    ana = Visitor(browser, site.url)
-    ana.log_in("ana", PASSWORD)
-    ana.heading("Team")
-    yield ana
-    ana.context.close()
 
 
 @pytest.fixture(autouse=True)

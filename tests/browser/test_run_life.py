@@ -69,15 +69,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
-@pytest.fixture(scope="module")
-def ana(browser: Browser, site: Site) -> Iterator[Visitor]:
-    visitor = Visitor(browser, site.url)
-    visitor.log_in("ana", PASSWORD)
-    visitor.heading("Team")
-    yield visitor
-    visitor.context.close()
-
-
 def the_worker_obeys(site: Site, name: str) -> None:
     code = "from experiments import lifecycle; from experiments.models import Run; "
     code += f"run = Run.objects.get(name={name!r}); assert lifecycle.stopped(run.pk, run.fence)"

@@ -18,7 +18,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Locator, expect
 
-from tests.browser.conftest import PASSWORD
+from tests.browser.site import PASSWORD
 from tests.browser.visitor import TRAINING, Visitor
 from tests.running import Stack, gone, manage
 
