@@ -147,10 +147,11 @@ async function ask(query, abort) {
   if (abort.signal.aborted || !dialog.open) return;
   try {
     const { groups } = await fetchJSON(`${dialog.dataset.url}?q=${encodeURIComponent(query)}`, { signal: abort.signal });
+    if (abort.signal.aborted) return; // it was read already when the next letter was typed
     found = { query, groups };
     $("[data-palette-error]", dialog).hidden = true;
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (abort.signal.aborted) return;
     found = { query, groups: [] };
     $("[data-palette-error]", dialog).hidden = false;
   }
