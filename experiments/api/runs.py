@@ -30,7 +30,7 @@ def list_runs(
     where = access.project_of(request, project)
     related = ("dataset", "architecture", "student", "teacher", "control", "owner")
     visible = Run.objects.for_user(request.user).filter(project=where).select_related(*related)
-    found = run_filter.filtered(visible, q, sort)
+    found = run_filter.filtered(visible, q, sort, request.user)
     return {"count": found.count(), "limit": limit, "offset": offset, "items": found[offset : offset + limit]}
 
 

@@ -16,7 +16,7 @@ from django.test import AsyncClient, Client
 
 from experiments import metric_store, stream
 from experiments.metric_store import Points
-from experiments.models import LogLine, Membership, Project, Run
+from experiments.models import LogLine, Membership, Project, Run, Star
 
 from . import make
 
@@ -101,6 +101,17 @@ def test_a_list_is_filtered_sorted_and_paged(ana: Client, run: Run) -> None:
     refused = ana.get("/api/runs?limit=9999")
     assert refused.status_code == 422
     assert refused.json()[0]["field"].endswith("limit")
+
+
+def test_a_list_knows_who_asks(ana: Client, run: Run) -> None:
+    """What is a person's own, the filter of the API finds as that of the page does."""
+    person_asking = User.objects.get(username="ana")
+    own = make.a_run(name="own", status="draft", owner=person_asking)
+    marked = make.a_run(name="marked", status="draft")
+    Star.objects.create(run=marked, user=person_asking)
+    Star.objects.create(run=run, user=User.objects.create_user("ben"))
+    assert [item["id"] for item in get(ana, "runs?q=is:mine")["items"]] == [own.pk]
+    assert [item["id"] for item in get(ana, "runs?q=is:starred")["items"]] == [marked.pk]
 
 
 def test_a_run_says_what_it_is(ana: Client, run: Run) -> None:
