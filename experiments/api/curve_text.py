@@ -24,12 +24,13 @@ EYE = 5  # significant digits of an envelope's values, at least
 
 
 def curve(view: View) -> str:
-    """As schemas.Curve: {s: […], v: […], w: […], odd: […]}."""
+    """As schemas.Curve: {exact: …, s: […], v: […], w: […], odd: […]}."""
     points = view.points
     steps = ",".join(map(str, points.step.tolist()))
     values = exactly(points.value) if view.exact else to_the_eye(points.value)
     odd = json.dumps(view.odd, separators=(",", ":"))
-    return f'{{"s":[{steps}],"v":[{values}],"w":[{times(points.wall, view.exact)}],"odd":{odd}}}'
+    wall = times(points.wall, view.exact)
+    return f'{{"exact":{json.dumps(view.exact)},"s":[{steps}],"v":[{values}],"w":[{wall}],"odd":{odd}}}'
 
 
 def exactly(values: F64) -> str:

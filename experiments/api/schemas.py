@@ -195,9 +195,11 @@ class Log(Schema):
 
 class Curve(Schema):
     """Points of one series: steps, values (null: not finite), Unix times; and where it is not finite within
-    the window, drawn or not: [first step, last step, "nan" | "inf" | "-inf"].
+    the window, drawn or not: [first step, last step, "nan" | "inf" | "-inf"]. `exact`: these are all points;
+    else the lowest and the highest of each stretch.
     """
 
+    exact: bool
     s: list[int]
     v: list[float | None]
     w: list[float]

@@ -114,6 +114,9 @@ def test_a_long_run_shows_its_spike_and_a_zoom_shows_every_point(site: Site, tab
     assert 613 in whole
     ys = "document.querySelector('[data-chart=objective] .chart-plot').data"
     assert tab.page.evaluate(f"Math.max(...{ys}.find((t) => t.name === 'total').y)") > 30
+    bands = f"{ys}.filter((trace) => trace.fill === 'toself')"
+    highest = f"{bands}.map((band) => Math.max(...band.y.filter((y) => y !== null)))"
+    assert [top > 30 for top in tab.page.evaluate(highest)] == [True, False, False]  # total's has the spike
     missing = tab.page.locator("[data-chart=objective] .chart-missing")
     assert missing.all_inner_texts() == ["× not a number", "▲ infinite"]  # though 18,000 points are not drawn
     drag(tab, "objective", 0.01, 0.06)
@@ -127,6 +130,7 @@ def test_a_long_run_shows_its_spike_and_a_zoom_shows_every_point(site: Site, tab
         close = tab.points("objective", "total")
     assert close == list(range(int(close[0]), int(close[-1]) + 1))
     assert missing.all_inner_texts() == ["× not a number"]
+    assert tab.page.evaluate(f"{bands}.length") == 0  # every point is there
     edge = f"{ys}.find((t) => t.name === 'NaN')"
     assert tab.page.evaluate(f"[{edge}.x[0], {edge}.y[0] < 0.1]") == [700, True]
     tab.page.dblclick("[data-chart=objective] .nsewdrag")

@@ -101,8 +101,8 @@ export class Card {
   #curves() {
     const { board } = this;
     const { logX, logY, outliers } = board.settings;
-    Object.assign(this, traces(this, board)); // data, plan, odd
     const logs = { x: logX && this.mode !== "clock", y: logY && Boolean(this.figure.layout.meta?.log) };
+    Object.assign(this, traces(this, board, logs)); // data, plan, odd
     const given = this.figure.layout;
     let layout = { ...given, hovermode: false, xaxis: { ...given.xaxis, ...xaxis(this.mode, board.unit, logs.x) }, yaxis: { ...given.yaxis, type: logs.y ? "log" : "linear" } };
     const cut = outliers ? null : withoutOutliers(this.plan.filter((part) => part.average || !part.faint).map((part) => part.points.v), logs.y);

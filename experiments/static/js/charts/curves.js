@@ -1,19 +1,22 @@
 // From templates and points to the traces of a chart of curves; and the few points that arrived since.
+import { band, banded } from "./band.js";
 import { oddities, oddTraces } from "./odd.js";
 import { Average } from "./smooth.js";
 import { keyOf } from "./store.js";
 
 // Everything needed to draw `card` now. `plan` says which trace shows what, and how far it is drawn.
-export function traces(card, board) {
+export function traces(card, board, logs) {
   const shown = card.figure.data.filter((trace) => !board.isHidden(trace.meta, card));
-  const data = [], plan = [], odd = [];
+  const data = [], plan = [], odd = [], bands = [];
+  const wanted = banded(card, shown);
   for (const trace of shown) {
     const points = card.source(keyOf(trace.meta.run, trace.meta.series));
     const place = board.placing(card.mode, trace.meta.run);
     const x = points.s.map((step, at) => place(step, points.w[at]));
+    if (wanted.includes(trace)) bands.push(band(trace, x, points, card.plot.clientWidth, logs));
     const average = smooths(card, points) ? new Average(board.settings.smoothing, points.s) : null;
     if (average) {
-      data.push({ ...trace, x: [...x], y: [...points.v], opacity: 0.28, hoverinfo: "skip", line: { ...trace.line, width: 1 } });
+      data.push({ ...trace, x: [...x], y: [...points.v], opacity: 0.28, hoverinfo: "skip", showlegend: false, line: { ...trace.line, width: 1 } });
       plan.push({ points, place, trace, average: null, faint: true });
     }
     data.push({ ...trace, x, y: average ? points.v.map((value, i) => average.next(value, points.s[i])) : [...points.v], ...dots(points) });
@@ -21,7 +24,7 @@ export function traces(card, board) {
     odd.push(...oddities(points, place, trace.name, card.window?.steps));
   }
   for (const part of plan) Object.assign(part, { drawn: part.points.s.length, version: part.points.version, odd: part.points.odd.length });
-  return { data: [...data, ...oddTraces(odd)], plan, odd };
+  return { data: [...data, ...bands.filter(Boolean), ...oddTraces(odd)], plan, odd };
 }
 
 // A few points, as of an accuracy an epoch, are not smoothed: that would draw them far from where they are. Nor is

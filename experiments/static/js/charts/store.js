@@ -14,14 +14,14 @@ const widthFor = (curves) => Math.max(250, Math.min(1000, Math.round(20000 / cur
 export class Store {
   constructor(url) {
     this.url = url;
-    this.series = new Map(); // key → { s, v, w, odd, loaded, waiting, version }
+    this.series = new Map(); // key → { s, v, w, odd, summed, loaded, waiting, version }; `summed`: points that are a summary
     this.started = new Map(); // run → Unix time of its first point
     this.longest = 0; // seconds from the begin of a run to its last point
   }
 
   get(key) {
     let found = this.series.get(key);
-    if (!found) this.series.set(key, (found = { s: [], v: [], w: [], odd: [], loaded: false, waiting: [], version: 0 }));
+    if (!found) this.series.set(key, (found = { s: [], v: [], w: [], odd: [], summed: 0, loaded: false, waiting: [], version: 0 }));
     return found;
   }
 
@@ -37,7 +37,7 @@ export class Store {
     for (const key of missing) {
       const one = this.get(key);
       const points = answer.get(key) ?? { s: [], v: [], w: [] };
-      Object.assign(one, { odd: [] }, points, { loaded: true, version: one.version + 1 });
+      Object.assign(one, { odd: [], summed: 0 }, points, { loaded: true, version: one.version + 1 });
       const waiting = one.waiting;
       one.waiting = [];
       for (const late of waiting) this.#append(key, late);
@@ -57,7 +57,7 @@ export class Store {
     const { runs } = await window.kd.fetchJSON(url);
     const found = new Map();
     for (const [run, { series }] of Object.entries(runs)) {
-      for (const [name, points] of Object.entries(series)) found.set(keyOf(run, name), points);
+      for (const [name, points] of Object.entries(series)) found.set(keyOf(run, name), { ...points, summed: points.exact ? 0 : points.s.length });
     }
     return found;
   }
@@ -124,6 +124,6 @@ function thin(one) {
       kept.s.push(one.s[i]); kept.v.push(one.v[i]); kept.w.push(one.w[i]);
     }
   }
-  Object.assign(one, kept);
+  Object.assign(one, kept, { summed: kept.s.length });
   one.version += 1;
 }
